@@ -63,7 +63,7 @@ class Geometry:
     @cached_property
     def directions(self) -> Array:
         """(3, 3) float64; column k is the unit vector in LPS along which axis k of (D, H, W) grows."""
-        return self.affine_lps[:3, :3] / np.array(self.spacing_mm)
+        return np.asarray(self.affine_lps[:3, :3] / np.array(self.spacing_mm))
 
     @cached_property
     def axes(self) -> str:
