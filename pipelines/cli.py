@@ -1,0 +1,243 @@
+"""The `medvl` command. Each verb imports its module when it runs, so that help answers at once and loads no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from medvl import __version__
+from medvl.errors import ConfigError, InputError, MedvlError
+
+EXIT_CRASH, EXIT_USAGE, EXIT_SKIPPED = 1, 2, 3
+
+app = typer.Typer(
+    name="medvl",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Findings with evidence from 3D CT.  \nResearch software: not a medical device, not for diagnosis or treatment.",
+    epilog="Exit codes: 0 all done, 1 crash, 2 wrong arguments, config or bundle, 3 input refused or cases skipped.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+bundle_app = typer.Typer(no_args_is_help=True, help="List and verify model bundles: weights with all that is needed to use them.")
+app.add_typer(bundle_app, name="bundle")
+
+
+class Device(StrEnum):
+    """Where the model runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Format(StrEnum):
+    """File format of phantom volumes."""
+
+    dicom = "dicom"
+    nifti = "nifti"
+
+
+BundleOption = Annotated[str, typer.Option("--bundle", "-b", metavar="NAME|DIR", help="A built-in bundle, or a bundle folder.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to; made when missing.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout instead of text.")]
+
+
+def _examples(*lines: str) -> str:
+    """Markdown that shows each command on a line of its own."""
+    return "Examples:  \n" + "  \n".join(f"`{line}`" for line in lines)
+
+
+def _existing(*paths: Path) -> None:
+    """Stop before any work when an input is not there."""
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(f"no such file or folder: {path}; check the spelling and whether the disk is mounted")
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"medvl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version.")] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog=_examples("medvl inspect study/", "medvl inspect export.zip --json"))
+def inspect(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="DICOM folder or file, zip, or NIfTI.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is in SOURCE: every series, its verdict with reason codes, and which one a model would use and why."""
+    _existing(source)
+    from . import inspect as verb
+
+    verb.run(source, as_json=as_json)
+
+
+@app.command(epilog=_examples("medvl convert study/ --out nifti/"))
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="DICOM folder or file, zip, or NIfTI.")],
+    out: OutOption,
+) -> None:
+    """Write one NIfTI in Hounsfield units for every series that is a volume; refused series give no file."""
+    _existing(source)
+    from . import convert as verb
+
+    verb.run(source, out)
+
+
+@app.command(epilog=_examples("medvl phantom --out cohort --n 20", "medvl phantom --out cohort --n 5 --format nifti --seed 11"))
+def phantom(
+    out: OutOption,
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of patients.")] = 20,
+    seed: Annotated[int, typer.Option(help="Same seed, same cohort.")] = 7,
+    formats: Annotated[list[Format] | None, typer.Option("--format", help="May be repeated.  [default: dicom]")] = None,
+    start: Annotated[int, typer.Option(min=0, help="Number of the first patient.")] = 0,
+) -> None:
+    """Write a cohort of synthetic contrast CT studies with reports, outcomes and the truth beside them."""
+    from . import phantom as verb
+
+    chosen = tuple(dict.fromkeys(fmt.value for fmt in formats or [Format.dicom]))
+    verb.run(out, n=n, seed=seed, formats=chosen, start=start)
+
+
+@app.command(
+    epilog=_examples(
+        "medvl infer study/ --bundle phantom --out results", "medvl infer day1/ day2.zip ct.nii.gz -b phantom -o results"
+    )
+)
+def infer(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="DICOM folders, zips or NIfTI files.")],
+    bundle: BundleOption,
+    out: OutOption,
+    device: Annotated[Device, typer.Option(help="auto takes a CUDA device where there is one.")] = Device.auto,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a model over studies: findings and heat maps for each, one table for all. A rerun resumes."""
+    _existing(*inputs)
+    from . import infer as verb
+
+    verb.run(inputs, bundle=bundle, out=out, device=device.value, as_json=as_json)
+
+
+@app.command(epilog=_examples("medvl view --results results", "medvl view --results results --port 8600 --no-browser"))
+def view(
+    results: Annotated[Path, typer.Option("--results", "-r", metavar="DIR", help="What `medvl infer` wrote.")],
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8501,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+) -> None:
+    """Open the viewer page on the results of `medvl infer`; it serves this machine only."""
+    _existing(results)
+    from . import view as verb
+
+    verb.run(results, port=port, open_browser=browser)
+
+
+@app.command(
+    epilog=_examples("medvl train CONFIG.yaml --out runs/first", "medvl train CONFIG.yaml --out runs/slow --set optim.lr=1e-4")
+)
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe file, or the name of a built-in recipe.")],
+    out: OutOption,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key; may be repeated.")
+    ] = None,
+) -> None:
+    """Train a bundle as a recipe says."""
+    _well_formed(overrides or [])
+    from . import train as verb
+
+    verb.run(config, out, overrides or [])
+
+
+@app.command(
+    epilog=_examples(
+        "medvl evaluate --bundle phantom", "medvl evaluate --bundle runs/first/bundle --data cohort --split validation"
+    )
+)
+def evaluate(
+    bundle: BundleOption,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder with a manifest; default: the bundle's own cohort.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Which patients.")] = "test",
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Also write the tables here.")] = None,
+) -> None:
+    """Print the held-out table of a bundle: findings, retrieval, survival and pointing, with confidence intervals."""
+    if data is not None:
+        _existing(data)
+    from . import evaluate as verb
+
+    verb.run(bundle=bundle, data=data, split=split, out=out)
+
+
+@app.command(epilog=_examples("medvl demo", "medvl demo --n 2 --no-view"))
+def demo(
+    out: OutOption = Path("demo"),
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of phantom patients.")] = 6,
+    view: Annotated[bool, typer.Option("--view/--no-view", help="Open the viewer page at the end.")] = True,
+) -> None:
+    """From nothing to findings: write phantom studies as DICOM, run the bundled model, print the table, open the viewer."""
+    from . import demo as verb
+
+    verb.run(out, n=n, view=view)
+
+
+@bundle_app.command("list")
+def bundle_list() -> None:
+    """Name the built-in bundles."""
+    from . import bundle as verb
+
+    verb.list_built_in()
+
+
+@bundle_app.command("verify", epilog=_examples("medvl bundle verify phantom"))
+def bundle_verify(
+    name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A built-in bundle, or a bundle folder.")],
+) -> None:
+    """Check every file of a bundle against its SHA-256 and its contract against its hash."""
+    from . import bundle as verb
+
+    verb.verify(name)
+
+
+def _well_formed(overrides: Sequence[str]) -> None:
+    """Each override must read KEY=VALUE."""
+    for override in overrides:
+        key, sign, _ = override.partition("=")
+        if not sign or not key.strip():
+            raise ConfigError(f"--set takes KEY=VALUE, such as --set optim.lr=1e-4; got {override!r}")
+
+
+def _crash(error: Exception) -> None:
+    """Say where it broke. The message may hold a path or a name from the data, so it is shown only on request."""
+    frames = "".join(traceback.format_tb(error.__traceback__))
+    shown = str(error) if os.environ.get("MEDVL_DEBUG") else "(set MEDVL_DEBUG=1 to see the message; it may hold patient data)"
+    typer.echo(f"medvl broke; this is our fault, not yours.\n{frames}{type(error).__name__}: {shown}", err=True)
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command with `argv` (default: the process's own) and leave with its exit code."""
+    try:
+        app(args=None if argv is None else list(argv), prog_name="medvl")
+    except MedvlError as error:
+        typer.echo(f"medvl: {error}", err=True)
+        sys.exit(EXIT_SKIPPED if isinstance(error, InputError) else EXIT_USAGE)
+    except Exception as error:
+        _crash(error)
+        sys.exit(EXIT_CRASH)
+    sys.exit(0)
