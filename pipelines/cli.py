@@ -103,10 +103,12 @@ def convert(
 @app.command(epilog=_examples("medvl phantom --out cohort --n 20", "medvl phantom --out cohort --n 5 --format nifti --seed 11"))
 def phantom(
     out: OutOption,
-    n: Annotated[int, typer.Option("--n", min=1, help="Number of patients.")] = 20,
-    seed: Annotated[int, typer.Option(help="Same seed, same cohort.")] = 7,
-    formats: Annotated[list[Format] | None, typer.Option("--format", help="May be repeated.  [default: dicom]")] = None,
-    start: Annotated[int, typer.Option(min=0, help="Number of the first patient.")] = 0,
+    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Number of patients.")] = 20,
+    seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same cohort.")] = 7,
+    formats: Annotated[
+        list[Format] | None, typer.Option("--format", metavar="dicom|nifti", help="May be repeated; dicom when not given.")
+    ] = None,
+    start: Annotated[int, typer.Option(metavar="N", min=0, help="Number of the first patient.")] = 0,
 ) -> None:
     """Write a cohort of synthetic contrast CT studies with reports, outcomes and the truth beside them."""
     from . import phantom as verb
@@ -124,7 +126,9 @@ def infer(
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="DICOM folders, zips or NIfTI files.")],
     bundle: BundleOption,
     out: OutOption,
-    device: Annotated[Device, typer.Option(help="auto takes a CUDA device where there is one.")] = Device.auto,
+    device: Annotated[
+        Device, typer.Option(metavar="auto|cpu|cuda", help="auto takes a CUDA device where there is one.")
+    ] = Device.auto,
     as_json: JsonOption = False,
 ) -> None:
     """Run a model over studies: findings and heat maps for each, one table for all. A rerun resumes."""
@@ -137,7 +141,7 @@ def infer(
 @app.command(epilog=_examples("medvl view --results results", "medvl view --results results --port 8600 --no-browser"))
 def view(
     results: Annotated[Path, typer.Option("--results", "-r", metavar="DIR", help="What `medvl infer` wrote.")],
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on this machine.")] = 8501,
+    port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="Port on this machine.")] = 8501,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
 ) -> None:
     """Open the viewer page on the results of `medvl infer`; it serves this machine only."""
@@ -174,7 +178,7 @@ def evaluate(
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder with a manifest; default: the bundle's own cohort.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Which patients.")] = "test",
+    split: Annotated[str, typer.Option(metavar="NAME", help="Which patients.")] = "test",
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Also write the tables here.")] = None,
 ) -> None:
     """Print the held-out table of a bundle: findings, retrieval, survival and pointing, with confidence intervals."""
@@ -188,7 +192,7 @@ def evaluate(
 @app.command(epilog=_examples("medvl demo", "medvl demo --n 2 --no-view"))
 def demo(
     out: OutOption = Path("demo"),
-    n: Annotated[int, typer.Option("--n", min=1, help="Number of phantom patients.")] = 6,
+    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Number of phantom patients.")] = 6,
     view: Annotated[bool, typer.Option("--view/--no-view", help="Open the viewer page at the end.")] = True,
 ) -> None:
     """From nothing to findings: write phantom studies as DICOM, run the bundled model, print the table, open the viewer."""
