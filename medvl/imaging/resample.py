@@ -129,7 +129,7 @@ class _Band:
     @property
     def shrink(self) -> float:
         """Samples out per sample in."""
-        return self.n_targets / (self.sources.stop - self.sources.start)
+        return float(self.n_targets / (self.sources.stop - self.sources.start))
 
 
 def _index_map(source: Geometry, target: Geometry) -> tuple[Float64, Float64]:
