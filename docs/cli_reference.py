@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+
 from medvl_pipelines.cli import app
 
 PAGE = Path(__file__).parent / "reference" / "cli.md"

@@ -8,13 +8,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import create_autospec
 
-import medvl_pipelines
 import pytest
-from medvl_pipelines import console
-from medvl_pipelines.cli import main
 
 import medvl
+import medvl_pipelines
 from medvl.errors import BundleError, ConfigError, InputError
+from medvl_pipelines import console
+from medvl_pipelines.cli import main
 
 VERBS = ["inspect", "convert", "phantom", "infer", "view", "train", "evaluate", "demo", "bundle verify", "bundle list"]
 
