@@ -148,7 +148,7 @@ def view(
     _existing(results)
     from . import view as verb
 
-    verb.run(results, port=port, open_browser=browser)
+    raise typer.Exit(verb.run(results, port=port, open_browser=browser))
 
 
 @app.command(
