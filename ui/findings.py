@@ -1,0 +1,60 @@
+"""The findings of one study as a list; a click lays the evidence over the image and moves the cursor there."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from .results import FindingRecord, Study, ranked
+from .wording import BADGES, finding_name, plain, reason_lines, score_text, spoken
+
+_COLUMNS = [5.2, 2.4, 2.6]
+_ROW_PX, _REASON_PX, _MOST_PX = 44, 30, 360
+
+
+def choose_finding(study: Study) -> FindingRecord | None:
+    """Draw the list and return the finding in focus; at first the top one that has evidence to show."""
+    if not study.findings:
+        st.info("No findings were scored in this study. The regions below say why.")
+        return None
+    rows = ranked(study.findings)
+    focus = next((f for f in rows if f.key == st.session_state.get("finding")), None)
+    focus = focus or next((f for f in rows if f.heatmap and f.verdict != "absent"), None)
+    only = st.toggle("Hide absent", key="hide_absent")
+    shown = [f for f in rows if not only or f.verdict != "absent"]
+    for column, title in zip(st.columns(_COLUMNS), ("Finding", "Score", "Verdict"), strict=True):
+        column.caption(title)
+    with st.container(height=_height(shown), border=False):
+        for finding in shown:
+            _row(finding, chosen=focus is not None and finding.key == focus.key)
+        if not shown:
+            st.caption("Every finding of this study is absent.")
+    return focus
+
+
+def _height(shown: list[FindingRecord]) -> int:
+    """Pixels for the list: as long as it is, but short enough to leave the details on the screen."""
+    reasons = sum(max(1, len(reason_lines(f.reasons))) for f in shown if f.verdict == "undecided")
+    return min(_MOST_PX, 24 + _ROW_PX * max(1, len(shown)) + _REASON_PX * reasons)
+
+
+def _row(finding: FindingRecord, *, chosen: bool) -> None:
+    name, score, verdict = st.columns(_COLUMNS, vertical_alignment="center")
+    name.button(
+        f"{plain(finding_name(finding))} :small[{plain(spoken(finding.region))}]",
+        key=f"finding_{finding.key}",
+        type="primary" if chosen else "tertiary",
+        width="stretch",
+        on_click=_focus,
+        args=(finding.key,),
+    )
+    number, _, word = score_text(finding).partition(" ")
+    score.markdown(f"{plain(number)} :small[:gray[{word}]]")
+    verdict.markdown(BADGES[finding.verdict])
+    if finding.verdict == "undecided":
+        for line in reason_lines(finding.reasons) or ["No reason was recorded."]:
+            st.caption(plain(line))
+
+
+def _focus(key: str) -> None:
+    st.session_state["finding"] = key
+    st.session_state["jumps"] = st.session_state.get("jumps", 0) + 1

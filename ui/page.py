@@ -1,0 +1,84 @@
+"""The page: worklist beside one study's images, findings and details."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from medvl.records import RESEARCH_USE
+
+from . import plain_images, volume_view
+from .details import show_details
+from .findings import choose_finding
+from .results import FindingRecord, Study, list_studies
+from .station import station
+from .transport import STATIC
+from .wording import STATUS_SENTENCE, plain, reason_lines, series_facts
+from .worklist import choose
+
+
+def draw() -> None:
+    """Draw the page for the results folder of this process."""
+    st.set_page_config(page_title="medvl viewer", layout="wide")
+    st.html(f"<style>{(STATIC / 'page.css').read_text(encoding='utf-8')}</style>")
+    studies = list_studies(station().root)
+    with st.sidebar:
+        st.markdown("**medvl** :small[:gray[viewer]]")
+        study = choose(studies) if studies else None
+        st.toggle("Plain images", key="plain", help="Single slices, for browsers that cannot run the interactive viewer.")
+        st.caption(RESEARCH_USE)
+    if study is None:
+        _empty()
+    else:
+        _study(study)
+
+
+def _empty() -> None:
+    st.subheader("No results yet")
+    st.write("This folder holds no studies. Write some with")
+    st.code("medvl infer FOLDER --bundle NAME --out DIR", language=None)
+    st.write("and reload this page.")
+    _research_use()
+
+
+def _study(study: Study) -> None:
+    head, use = st.columns([3, 2], vertical_alignment="bottom")
+    head.markdown(f"#### {plain(study.case_id)}  :small[:gray[{plain(series_facts(study.series) if study.series else '')}]]")
+    with use:
+        _research_use()
+    if study.status != "done":
+        _stopped(study)
+        return
+    for line in reason_lines(study.reasons):
+        st.warning(plain(line))
+    images, readings = st.columns([2, 1], gap="small")
+    with readings:
+        finding = choose_finding(study)
+        show_details(study, finding)
+    with images:
+        _images(study, finding)
+
+
+def _stopped(study: Study) -> None:
+    st.warning(STATUS_SENTENCE[study.status])
+    for line in reason_lines(study.reasons) or ["No reason was recorded."]:
+        st.text(line)
+    show_details(study, None)
+
+
+def _images(study: Study, finding: FindingRecord | None) -> None:
+    picture = volume_view.load_picture(study)
+    if picture is None:
+        return
+    if st.session_state.get("plain"):
+        plain_images.show(study, picture, finding)
+        return
+    jump = f"{finding.key if finding else ''}#{st.session_state.get('jumps', 0)}"
+    if not volume_view.show(study, picture, finding, jump):
+        plain_images.show(study, picture, finding)
+    if picture.oblique_deg > 1:
+        turned = f"{picture.oblique_deg:.0f} degrees off the patient's"
+        st.caption(f"Oblique series: planes follow the scan's own axes, {turned}. Letters name the nearest direction.")
+
+
+def _research_use() -> None:
+    st.caption(RESEARCH_USE, text_alignment="right")

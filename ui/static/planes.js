@@ -1,0 +1,132 @@
+// One plane of the three: cuts its slice from the volume, draws it with the right aspect, and turns the pointer into voxels.
+
+const OPPOSITE = { R: "L", L: "R", A: "P", P: "A", I: "S", S: "I" };
+// normal: the axis scrolled through; column, row: axes across and down the screen; up: rows run against their axis;
+// wheel: index change of one notch towards the reader (feet, back, left).
+export const PLANES = [
+  { name: "Axial", normal: 0, column: 2, row: 1, up: false, wheel: -1 },
+  { name: "Coronal", normal: 1, column: 2, row: 0, up: true, wheel: 1 },
+  { name: "Sagittal", normal: 2, column: 1, row: 0, up: true, wheel: 1 },
+];
+
+const element = (tag, className, parent) => {
+  const made = document.createElement(tag);
+  made.className = className;
+  parent.append(made);
+  return made;
+};
+
+export class Plane {
+  constructor(kind, parent) {
+    Object.assign(this, kind);
+    this.box = element("div", `plane ${this.name.toLowerCase()}`, parent);
+    this.canvas = element("canvas", "", this.box);
+    this.canvas.tabIndex = 0;
+    this.canvas.setAttribute("role", "img");
+    this.letters = ["left", "right", "top", "bottom"].map((side) => element("span", `letter ${side}`, this.box));
+    this.title = element("span", "title", this.box);
+    this.position = element("span", "position", this.box);
+    this.slice = document.createElement("canvas");
+    this.heat = document.createElement("canvas");
+  }
+
+  attach(volume) {
+    this.volume = volume;
+    for (const canvas of [this.slice, this.heat]) {
+      canvas.width = volume.shape[this.column];
+      canvas.height = volume.shape[this.row];
+    }
+    const across = volume.axes[this.column], down = this.up ? OPPOSITE[volume.axes[this.row]] : volume.axes[this.row];
+    [OPPOSITE[across], across, OPPOSITE[down], down].forEach((letter, k) => { this.letters[k].textContent = letter; });
+  }
+
+  fit() {
+    const ratio = window.devicePixelRatio || 1;
+    const width = Math.max(1, Math.round(this.box.clientWidth * ratio)), height = Math.max(1, Math.round(this.box.clientHeight * ratio));
+    if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
+  }
+
+  // Where the slice lies on the canvas: its left and top edge and the pixels of one voxel across and down.
+  place() {
+    const { shape, spacing } = this.volume;
+    const across = shape[this.column] * spacing[this.column], down = shape[this.row] * spacing[this.row];
+    const scale = Math.min(this.canvas.width / across, this.canvas.height / down);
+    return {
+      x: (this.canvas.width - across * scale) / 2,
+      y: (this.canvas.height - down * scale) / 2,
+      dx: spacing[this.column] * scale,
+      dy: spacing[this.row] * scale,
+    };
+  }
+
+  // Voxel under a pointer event, kept inside the volume, on the slice that is shown.
+  voxel(event, cursor) {
+    const bounds = this.canvas.getBoundingClientRect(), { x, y, dx, dy } = this.place();
+    const px = ((event.clientX - bounds.left) * this.canvas.width) / bounds.width;
+    const py = ((event.clientY - bounds.top) * this.canvas.height) / bounds.height;
+    const clamp = (value, axis) => Math.max(0, Math.min(this.volume.shape[axis] - 1, Math.floor(value)));
+    const index = [...cursor];
+    const row = clamp((py - y) / dy, this.row);
+    index[this.column] = clamp((px - x) / dx, this.column);
+    index[this.row] = this.up ? this.volume.shape[this.row] - 1 - row : row;
+    return index;
+  }
+
+  draw(cursor, greys, overlay, heats) {
+    this.fit();
+    const context = this.canvas.getContext("2d"), { x, y, dx, dy } = this.place();
+    context.fillStyle = "#000";
+    context.fillRect(0, 0, this.canvas.width, this.canvas.height);
+    this.#cut(cursor[this.normal], greys);
+    context.imageSmoothingEnabled = true;
+    context.imageSmoothingQuality = "high";
+    context.drawImage(this.slice, x, y, dx * this.slice.width, dy * this.slice.height);
+    if (overlay?.values) {
+      this.#cutHeat(cursor[this.normal], overlay, heats);
+      context.drawImage(this.heat, x, y, dx * this.heat.width, dy * this.heat.height);
+    }
+    const row = this.up ? this.volume.shape[this.row] - 1 - cursor[this.row] : cursor[this.row];
+    this.#cross(context, x + dx * (cursor[this.column] + 0.5), y + dy * (row + 0.5));
+  }
+
+  #steps() {
+    const strides = [this.volume.sliceLength, this.volume.shape[2], 1];
+    return { normal: strides[this.normal], row: strides[this.row], column: strides[this.column] };
+  }
+
+  #cut(at, greys) {
+    const { width, height } = this.slice, context = this.slice.getContext("2d");
+    const image = context.createImageData(width, height), pixels = new Uint32Array(image.data.buffer);
+    const step = this.#steps(), hu = this.volume.hu;
+    for (let r = 0, out = 0; r < height; r++) {
+      let from = at * step.normal + (this.up ? height - 1 - r : r) * step.row;
+      for (let c = 0; c < width; c++, from += step.column) pixels[out++] = greys[hu[from] + 32768];
+    }
+    context.putImageData(image, 0, 0);
+  }
+
+  #cutHeat(at, overlay, heats) {
+    const { width, height } = this.heat, context = this.heat.getContext("2d");
+    const image = context.createImageData(width, height), pixels = new Uint32Array(image.data.buffer);
+    const m = overlay.fromVolume, [n, row, column] = [this.normal, this.row, this.column];
+    for (let r = 0, out = 0; r < height; r++) {
+      const line = this.up ? height - 1 - r : r;
+      let d = m[n] * at + m[row] * line + m[3], h = m[4 + n] * at + m[4 + row] * line + m[7], w = m[8 + n] * at + m[8 + row] * line + m[11];
+      for (let c = 0; c < width; c++, d += m[column], h += m[4 + column], w += m[8 + column]) pixels[out++] = heats[overlay.sample(d, h, w) | 0];
+    }
+    context.putImageData(image, 0, 0);
+  }
+
+  // Lines that leave the middle free, so that they do not hide what they point at.
+  #cross(context, x, y) {
+    const gap = 9 * (window.devicePixelRatio || 1), { width, height } = this.canvas;
+    context.strokeStyle = "rgba(79, 179, 217, 0.75)";
+    context.lineWidth = Math.max(1, window.devicePixelRatio || 1);
+    context.beginPath();
+    for (const [x0, y0, x1, y1] of [[0, y, x - gap, y], [x + gap, y, width, y], [x, 0, x, y - gap], [x, y + gap, x, height]]) {
+      context.moveTo(x0, y0);
+      context.lineTo(x1, y1);
+    }
+    context.stroke();
+  }
+}

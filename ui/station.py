@@ -1,0 +1,77 @@
+"""What every page and route of one viewer process shares: the results folder, the signing key and the pictures in memory."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from itsdangerous import BadData, URLSafeTimedSerializer
+
+from .volumes import Picture, PictureCache, read_heatmap, read_image
+
+TOKEN_SECONDS = 15 * 60
+IMAGE = "image"
+
+
+@dataclass(frozen=True, eq=False)
+class Station:
+    """One results folder being viewed.
+
+    Args:
+        root: the results folder.
+        secret: key that signs image links; new in every process, so that no link outlives it.
+        pictures: images and heat maps in memory.
+    """
+
+    root: Path
+    secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
+    pictures: PictureCache = field(default_factory=PictureCache, repr=False)
+
+    def picture(self, case_id: str, name: str) -> Picture:
+        """The image (``name == "image"``) or a heat map (its path in the study folder).
+
+        Raises:
+            InputError: it is missing or unreadable; the message is for the page.
+        """
+        if name == IMAGE:
+            return self.pictures.get((case_id, name), lambda: read_image(self.root, case_id))
+        return self.pictures.get((case_id, name), lambda: read_heatmap(self.root, case_id, name))
+
+    def sign(self, case_id: str, name: str) -> str:
+        """A token that opens one picture for `TOKEN_SECONDS`."""
+        return str(self._serializer.dumps([case_id, name]))
+
+    def opens(self, token: str) -> tuple[str, str] | None:
+        """Case id and picture name of a token; None when it was altered or is too old."""
+        try:
+            payload: Any = self._serializer.loads(token, max_age=TOKEN_SECONDS)
+        except BadData:
+            return None
+        case_id, name = payload
+        return str(case_id), str(name)
+
+    @property
+    def _serializer(self) -> URLSafeTimedSerializer:
+        return URLSafeTimedSerializer(self.secret, salt="medvl-picture")
+
+
+_open: list[Station] = []
+
+
+def open_station(root: Path) -> Station:
+    """Make `root` the results folder of this process."""
+    _open[:] = [Station(root)]
+    return _open[0]
+
+
+def station() -> Station:
+    """The station of this process.
+
+    Raises:
+        RuntimeError: no results folder was opened.
+    """
+    if not _open:
+        raise RuntimeError("no results folder is open; start the viewer with: medvl view --results DIR")
+    return _open[0]

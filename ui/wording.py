@@ -1,0 +1,119 @@
+"""What the page says about a study, in words. Pure functions; texts from files are escaped before they meet Markdown."""
+
+from __future__ import annotations
+
+import re
+
+from .results import FindingRecord, ReasonRecord, RegionRecord, SeriesRecord, Study, Verdict
+
+BADGES: dict[Verdict, str] = {
+    "present": ":orange-badge[▲ present]",
+    "undecided": ":gray-badge[? undecided]",
+    "absent": ":blue-badge[– absent]",
+}
+CALIBRATION = {
+    True: "The score is a calibrated probability.",
+    False: "The score is not calibrated: read it as an order, not as a probability.",
+}
+STATUS = {"done": "read", "skipped": "skipped", "failed": "failed", "unreadable": "unreadable"}
+STATUS_SENTENCE = {
+    "skipped": "This study was skipped: its images do not fit the model. No finding was computed.",
+    "failed": "This study failed: the fault is ours, not the images'. No finding was computed.",
+    "unreadable": "The result of this study cannot be read.",
+}
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
+
+
+def plain(text: str) -> str:
+    """`text` that Streamlit's Markdown shows letter by letter, on one line."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+
+
+def spoken(name: str) -> str:
+    """``kidney_left`` as "left kidney"; other names with spaces for underscores."""
+    for side in ("left", "right"):
+        if name.endswith(f"_{side}"):
+            return f"{side} {name.removesuffix(f'_{side}').replace('_', ' ')}"
+    return name.replace("_", " ")
+
+
+def finding_name(finding: FindingRecord) -> str:
+    """Label of the finding, or its code when it has none."""
+    return finding.label or spoken(finding.finding).capitalize()
+
+
+def score_text(finding: FindingRecord) -> str:
+    """The score with two digits and whether it is a calibrated probability."""
+    if finding.score is None:
+        return "no score"
+    return f"{finding.score:.2f} {'calibrated' if finding.calibrated else 'uncalibrated'}"
+
+
+def reason_lines(reasons: tuple[ReasonRecord, ...]) -> list[str]:
+    """One line per reason: its sentence, or its code when there is no sentence."""
+    return [reason.message or reason.code for reason in reasons if reason.message or reason.code]
+
+
+def why(finding: FindingRecord) -> str:
+    """How the verdict follows from score and thresholds."""
+    if finding.score is None:
+        return "No score was computed."
+    score, low, high = finding.score, finding.threshold_low, finding.threshold_high
+    if low is None or high is None:
+        return f"Score {score:.2f}; the bundle holds no thresholds for this finding."
+    band = f"absent below {low:.2f}, present from {high:.2f}, undecided between"
+    inside = "present" if score >= high else "absent" if score < low else "undecided"
+    tail = "" if inside == finding.verdict else " The verdict is withheld for the reason given."
+    return f"Score {score:.2f}; {band}.{tail}"
+
+
+def deletion_text(finding: FindingRecord) -> str:
+    """The deletion test in a sentence."""
+    if finding.deletion is None:
+        return "No deletion test was made."
+    before, after = finding.deletion.before, finding.deletion.after
+    if round(before, 2) == round(after, 2):
+        return f"Removing the marked region leaves the score at {after:.2f}: the map does not show what the score rests on."
+    word = "lowers" if after < before else "raises"
+    return f"Removing the marked region {word} the score from {before:.2f} to {after:.2f}."
+
+
+def tally(study: Study) -> str:
+    """Counts for the worklist, such as "2 present, 1 undecided"."""
+    if study.status != "done":
+        return STATUS[study.status]
+    counts = [f"{n} {verdict}" for verdict in ("present", "undecided") if (n := study.count(verdict))]
+    return ", ".join(counts) or ("nothing present" if study.findings else "no findings")
+
+
+def headline(study: Study) -> str:
+    """The worklist's second line: the finding to see first, or the first reason."""
+    if study.status != "done":
+        return next(iter(reason_lines(study.reasons)), "no reason was recorded")
+    if study.top is None:
+        return ""
+    score = "" if study.top.score is None else f" {study.top.score:.2f}"
+    return f"{finding_name(study.top)}{score}, {spoken(study.top.region)}"
+
+
+def series_facts(series: SeriesRecord) -> str:
+    """Modality, verdict, size and spacing on one line."""
+    parts = [series.modality, f"geometry: {series.verdict}" if series.verdict else ""]
+    if series.shape_dhw:
+        parts.append(" x ".join(str(n) for n in series.shape_dhw) + " voxels (slices, rows, columns)")
+    if series.spacing_mm:
+        parts.append(" / ".join(f"{mm:.2f}" for mm in series.spacing_mm) + " mm")
+    return ", ".join(part for part in parts if part)
+
+
+def region_facts(region: RegionRecord) -> str:
+    """Where a region came from and how sure that is, on one line."""
+    parts = ["found" if region.found else "not found", f"by {region.source}" if region.source else ""]
+    if region.confidence is not None:
+        parts.append(f"confidence {region.confidence:.2f}")
+    if region.covered is not None:
+        parts.append(f"{100 * region.covered:.0f} % inside the scan")
+    if region.ood is not None:
+        side = "outside" if region.ood.out else "within"
+        parts.append(f"{side} what the model was trained on (distance {region.ood.distance:.2f}, limit {region.ood.limit:.2f})")
+    return ", ".join(part for part in parts if part)
