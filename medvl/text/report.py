@@ -50,7 +50,8 @@ def split_sections(text: str) -> dict[str, str]:
     marks = sorted([*header.finditer(text), *inline.finditer(text)], key=lambda mark: mark.start())
     found: dict[str, str] = {}
     before = text[: marks[0].start()].strip() if marks else text.strip()
-    for mark, end in zip(marks, [*(m.start() for m in marks[1:]), len(text)], strict=True):
+    for k, mark in enumerate(marks):
+        end = marks[k + 1].start() if k + 1 < len(marks) else len(text)
         name = str(mark.lastgroup).lower()
         body = text[mark.end() : end].strip()
         found[name] = f"{found[name]}\n{body}" if name in found else body
@@ -187,7 +188,7 @@ def _assign(paragraph: str) -> list[tuple[str, str]]:
     header = _SUBHEADER.match(paragraph)
     topic: set[str] = topics_of(header.group(1)) if header else set()
     scope = side_of(header.group(1)) if header else None
-    if header and _names_organs_only(header.group(1)):
+    if header and _names_organs_only(header.group(1)) and not paragraph[header.end() :].strip()[:1].isdigit():
         paragraph = paragraph[header.end() :]
     before = scope
     assigned: list[tuple[str, str]] = []
