@@ -85,7 +85,7 @@ def inspect(
     _existing(source)
     from . import inspect as verb
 
-    verb.run(source, as_json=as_json)
+    raise typer.Exit(verb.run(source, as_json=as_json))
 
 
 @app.command(epilog=_examples("medvl convert study/ --out nifti/"))
@@ -97,7 +97,7 @@ def convert(
     _existing(source)
     from . import convert as verb
 
-    verb.run(source, out)
+    raise typer.Exit(verb.run(source, out))
 
 
 @app.command(epilog=_examples("medvl phantom --out cohort --n 20", "medvl phantom --out cohort --n 5 --format nifti --seed 11"))
@@ -119,7 +119,8 @@ def phantom(
 
 @app.command(
     epilog=_examples(
-        "medvl infer study/ --bundle phantom --out results", "medvl infer day1/ day2.zip ct.nii.gz -b phantom -o results"
+        "medvl infer study/ --bundle phantom-demo --out results",
+        "medvl infer day1/ day2.zip ct.nii.gz -b phantom-demo -o results",
     )
 )
 def infer(
@@ -152,7 +153,9 @@ def view(
 
 
 @app.command(
-    epilog=_examples("medvl train CONFIG.yaml --out runs/first", "medvl train CONFIG.yaml --out runs/slow --set optim.lr=1e-4")
+    epilog=_examples(
+        "medvl train phantom-demo --out runs/first", "medvl train recipe.yaml --out runs/longer --set attributes.steps=6000"
+    )
 )
 def train(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe file, or the name of a built-in recipe.")],
@@ -170,7 +173,7 @@ def train(
 
 @app.command(
     epilog=_examples(
-        "medvl evaluate --bundle phantom", "medvl evaluate --bundle runs/first/bundle --data cohort --split validation"
+        "medvl evaluate --bundle phantom-demo", "medvl evaluate --bundle runs/first/bundle --data cohort --split validation"
     )
 )
 def evaluate(
@@ -209,7 +212,7 @@ def bundle_list() -> None:
     verb.list_built_in()
 
 
-@bundle_app.command("verify", epilog=_examples("medvl bundle verify phantom"))
+@bundle_app.command("verify", epilog=_examples("medvl bundle verify phantom-demo"))
 def bundle_verify(
     name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A built-in bundle, or a bundle folder.")],
 ) -> None:
@@ -224,7 +227,7 @@ def _well_formed(overrides: Sequence[str]) -> None:
     for override in overrides:
         key, sign, _ = override.partition("=")
         if not sign or not key.strip():
-            raise ConfigError(f"--set takes KEY=VALUE, such as --set optim.lr=1e-4; got {override!r}")
+            raise ConfigError(f"--set takes KEY=VALUE, such as --set attributes.steps=6000; got {override!r}")
 
 
 def _crash(error: Exception) -> None:
