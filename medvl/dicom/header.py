@@ -1,0 +1,333 @@
+"""A DICOM header as raw values and the place of the pixels, read with a walker that touches no pixel.
+
+The walker knows explicit and implicit value representations, both byte orders, deflated streams, sequences of defined and
+undefined length, and files without a preamble. It keeps only the elements in `WANTED` and, for multi-frame images, the
+functional groups. A file it cannot follow is given to pydicom, which yields the same `Header`.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from medvl.errors import InputError
+
+UNDEFINED = 0xFFFFFFFF
+IMPLICIT = "1.2.840.10008.1.2"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
+DEFLATED = "1.2.840.10008.1.2.1.99"
+PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+SHARED_GROUPS, FRAME_GROUPS = 0x52009229, 0x52009230
+MAX_INFLATED_BYTES = 4 << 30
+
+Value = bytes | list[dict[int, Any]]
+Values = dict[int, Any]
+
+# fmt: off
+WANTED = frozenset((
+    0x00020010, 0x00080008, 0x00080016, 0x00080018, 0x00080060, 0x00080070, 0x0008103E, 0x00081090, 0x00089007, 0x00180010,
+    0x00180022, 0x00180050, 0x00180060, 0x00180086, 0x00180088, 0x00181060, 0x00181030, 0x00181120, 0x00181210, 0x00185100,
+    0x0020000D, 0x0020000E, 0x00200011, 0x00200012, 0x00200013, 0x00200032, 0x00200037, 0x00200052, 0x00200100, 0x00209056,
+    0x00209128, 0x00209156, 0x00209241, 0x00280002, 0x00280004, 0x00280008, 0x00280010, 0x00280011, 0x00280030, 0x00280100,
+    0x00280101, 0x00280102, 0x00280103, 0x00280120, 0x00281052, 0x00281053, 0x00281054, 0x00282110, 0x7FE00001,
+))
+# fmt: on
+_LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+_PREFIXES = (32 << 10, 1 << 20, 32 << 20)
+_PYDICOM_ERRORS = (
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    NotImplementedError,
+    OSError,
+    struct.error,
+    TypeError,
+    ValueError,
+)
+_FUNCTIONAL = (SHARED_GROUPS, FRAME_GROUPS)
+
+
+class _NeedMore(Exception):  # noqa: N818 - a signal, not an error
+    """The prefix ended inside the header."""
+
+
+class _Malformed(Exception):  # noqa: N818
+    """The walker lost the thread."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """Raw elements of one file.
+
+    Args:
+        values: tag number to raw bytes, or to a list of items for the functional groups.
+        transfer_syntax: UID; implicit little endian where the file says nothing.
+        little_endian: byte order of binary values and native pixels.
+        pixel_offset: where the pixel element's value starts (in the inflated stream for deflated files), -1 without pixels.
+        pixel_length: its length in bytes, `UNDEFINED` for encapsulated pixels.
+        pixel_tag: which of the three pixel elements it is.
+    """
+
+    values: Values = field(repr=False)
+    transfer_syntax: str
+    little_endian: bool = True
+    pixel_offset: int = -1
+    pixel_length: int = 0
+    pixel_tag: int = 0
+
+    @property
+    def deflated(self) -> bool:
+        """True when offsets count in the inflated stream."""
+        return self.transfer_syntax == DEFLATED
+
+
+def text(values: Values, tag: int) -> str:
+    """The element as stripped text, ``""`` when absent."""
+    raw = values.get(tag)
+    return raw.decode("latin-1").strip(" \0") if isinstance(raw, bytes) else ""
+
+
+def texts(values: Values, tag: int) -> tuple[str, ...]:
+    """The element's values as stripped texts."""
+    whole = text(values, tag)
+    return tuple(part.strip() for part in whole.split("\\")) if whole else ()
+
+
+def numbers(values: Values, tag: int) -> tuple[float, ...] | None:
+    """The decimal strings of the element, None when absent, empty, not numbers or not finite."""
+    raw = values.get(tag)
+    if not isinstance(raw, bytes):
+        return None
+    try:
+        result = tuple(float(part.strip(b" \0")) for part in raw.split(b"\\"))
+    except ValueError:
+        return None
+    return result if all(abs(number) < 1e30 for number in result) else None
+
+
+def number(values: Values, tag: int) -> float | None:
+    """The first decimal string of the element, None when absent or not a number."""
+    result = numbers(values, tag)
+    return result[0] if result else None
+
+
+def integer(values: Values, tag: int, *, little_endian: bool = True) -> int | None:
+    """A binary 16-bit element (US) as an integer, None when absent."""
+    raw = values.get(tag)
+    if not isinstance(raw, bytes) or len(raw) < 2:
+        return None
+    return int.from_bytes(raw[:2], "little" if little_endian else "big")
+
+
+def inflate(data: bytes, start: int) -> bytes:
+    """The data set of a deflated file, with the first `start` bytes (preamble and meta group) kept in front.
+
+    Raises:
+        InputError: ``truncated_file`` when the stream is damaged or grows beyond 4 GiB.
+    """
+    try:
+        engine = zlib.decompressobj(-15)
+        body = engine.decompress(data[start:], MAX_INFLATED_BYTES)
+    except zlib.error as error:
+        raise InputError("truncated_file", "the deflated data set is damaged; copy the file again") from error
+    if engine.unconsumed_tail:
+        raise InputError("truncated_file", "the deflated data set grows beyond 4 GiB; this is not an image")
+    return data[:start] + body
+
+
+def read_header(read: Callable[[int, int], bytes], size: int) -> Header:
+    """The header of a file of `size` bytes, with `read(start, length)` giving its bytes.
+
+    Raises:
+        InputError: ``not_dicom``, ``truncated_file`` or ``malformed_header``.
+    """
+    for prefix in (*(p for p in _PREFIXES if p < size), size):
+        data = read(0, prefix)
+        try:
+            return _parse(data, complete=len(data) >= size)
+        except _NeedMore:
+            continue
+        except _Malformed:
+            return _parse_with_pydicom(read(0, size))
+    raise InputError("truncated_file", "the file ends inside its header; copy it again")
+
+
+def _parse(data: bytes, *, complete: bool) -> Header:
+    start, syntax = _start(data)
+    if syntax == DEFLATED:
+        if not complete:
+            raise _NeedMore
+        data = inflate(data, start)
+    little = syntax != BIG_ENDIAN
+    if len(data) < start + 8:
+        raise _NeedMore
+    explicit = syntax != IMPLICIT
+    vr = data[start + 4 : start + 6]
+    if explicit != (vr.isalpha() and vr.isupper()):
+        explicit = not explicit  # the bytes win over what the meta group claims
+    values: Values = {}
+    for tag, at, length, _ in _elements(data, start, len(data), explicit, little, top=True):
+        if tag in PIXEL_TAGS:
+            return Header(values, syntax, little, at, length, tag)
+        if tag in _FUNCTIONAL:
+            values[tag] = _items(data, at, at + length, explicit, little)
+        elif tag in WANTED:
+            if at + length > len(data):
+                raise _NeedMore
+            values[tag] = data[at : at + length]
+    return Header(values, syntax, little)
+
+
+def _start(data: bytes) -> tuple[int, str]:
+    """Where the data set starts, and its transfer syntax."""
+    if data[128:132] != b"DICM":
+        group = data[:2]
+        if (
+            group not in (b"\x08\x00", b"\x02\x00")
+            or len(data) < 16
+            or data[2:4] not in (b"\x00\x00", b"\x05\x00", b"\x08\x00", b"\x16\x00")
+        ):
+            raise InputError("not_dicom", "the file is not DICOM; it is left out")
+        return (0, IMPLICIT) if group == b"\x08\x00" else _meta(data, 0)
+    return _meta(data, 132)
+
+
+def _meta(data: bytes, pos: int) -> tuple[int, str]:
+    syntax = IMPLICIT
+    while pos + 8 <= len(data) and data[pos : pos + 2] == b"\x02\x00":
+        if data[pos + 4 : pos + 6] in _LONG_VRS:
+            length, at = int.from_bytes(data[pos + 8 : pos + 12], "little"), pos + 12
+        else:
+            length, at = int.from_bytes(data[pos + 6 : pos + 8], "little"), pos + 8
+        if data[pos + 2 : pos + 4] == b"\x10\x00":
+            syntax = data[at : at + length].decode("latin-1").strip(" \0")
+        pos = at + length
+    return pos, syntax
+
+
+def _elements(  # noqa: PLR0912 - one flat loop, run for every element of every file
+    data: bytes, pos: int, end: int, explicit: bool, little: bool, *, top: bool = False
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (tag, value start, value length, next element) until the end, an item delimiter or the pixels."""
+    order = "<" if little else ">"
+    tag_of, short_of, long_of = (
+        struct.Struct(order + "HH").unpack_from,
+        struct.Struct(order + "H").unpack_from,
+        struct.Struct(order + "L").unpack_from,
+    )
+    while pos + 8 <= end:
+        group, element = tag_of(data, pos)
+        tag = group << 16 | element
+        if group == 0xFFFE:
+            if element == 0xE00D:
+                yield tag, pos + 8, 0, pos + 8
+                return
+            raise _Malformed
+        vr = b""
+        if explicit:
+            vr = data[pos + 4 : pos + 6]
+            if vr in _LONG_VRS:
+                if pos + 12 > end:
+                    raise _NeedMore
+                length, at = long_of(data, pos + 8)[0], pos + 12
+            elif vr.isalpha() and vr.isupper():
+                length, at = short_of(data, pos + 6)[0], pos + 8
+            else:
+                raise _Malformed
+        else:
+            length, at = long_of(data, pos + 4)[0], pos + 8
+        if top and tag in PIXEL_TAGS:
+            yield tag, at, length, at
+            return
+        if length == UNDEFINED:
+            inner_explicit = explicit and vr != b"UN"
+            pos = _skip_items(data, at, end, inner_explicit, little)
+            length = pos - at
+        else:
+            pos = at + length
+        yield tag, at, length, pos
+    if pos != end:
+        if top or pos + 8 > end:
+            raise _NeedMore
+        raise _Malformed
+
+
+def _skip_items(data: bytes, pos: int, end: int, explicit: bool, little: bool) -> int:
+    """The position behind the delimiter of a sequence of undefined length."""
+    order = "<HHL" if little else ">HHL"
+    while True:
+        if pos + 8 > end:
+            raise _NeedMore
+        group, element, length = struct.unpack_from(order, data, pos)
+        if group != 0xFFFE or element not in (0xE000, 0xE0DD):
+            raise _Malformed
+        pos += 8
+        if element == 0xE0DD:
+            return pos
+        if length == UNDEFINED:
+            pos = _item_end(data, pos, end, explicit, little)
+        else:
+            pos += length
+
+
+def _item_end(data: bytes, pos: int, end: int, explicit: bool, little: bool) -> int:
+    for tag, _, _, following in _elements(data, pos, end, explicit, little):
+        pos = following
+        if tag == 0xFFFEE00D:
+            return pos
+    raise _NeedMore
+
+
+def _items(data: bytes, pos: int, end: int, explicit: bool, little: bool) -> list[dict[int, Any]]:
+    """The items of a sequence with all their elements, nested sequences included."""
+    if end > len(data):
+        raise _NeedMore
+    order = "<HHL" if little else ">HHL"
+    result = []
+    while pos + 8 <= end:
+        _, element, length = struct.unpack_from(order, data, pos)
+        if element == 0xE0DD:
+            break
+        pos += 8
+        stop = end if length == UNDEFINED else pos + length
+        item: dict[int, Any] = {}
+        for tag, at, size, following in _elements(data, pos, stop, explicit, little):
+            pos = following
+            if tag == 0xFFFEE00D:
+                break
+            is_sequence = data[at : at + 4] == (b"\xfe\xff\x00\xe0" if little else b"\xff\xfe\xe0\x00")
+            item[tag] = _items(data, at, at + size, explicit, little) if is_sequence else data[at : at + size]
+        result.append(item)
+    return result
+
+
+def _parse_with_pydicom(data: bytes) -> Header:
+    """The same header by the slow and lenient way."""
+    from pydicom import dcmread
+    from pydicom.dataelem import RawDataElement
+
+    try:
+        dataset = dcmread(io.BytesIO(data), force=True)
+        syntax = str(dataset.file_meta.get("TransferSyntaxUID", IMPLICIT))
+        values: Values = {}
+        offset, length, pixel_tag = -1, 0, 0
+        for tag in [int(tag) for tag in dataset.keys()]:  # noqa: SIM118 - a data set iterates over elements
+            if tag not in WANTED and tag not in PIXEL_TAGS:
+                continue
+            raw = dataset.get_item(tag)
+            if isinstance(raw, RawDataElement) and tag in PIXEL_TAGS:
+                offset, length, pixel_tag = raw.value_tell, raw.length, tag
+            elif isinstance(raw, RawDataElement) and raw.value is not None:
+                values[tag] = raw.value
+    except _PYDICOM_ERRORS as error:
+        raise InputError(
+            "malformed_header", f"the header cannot be followed ({type(error).__name__}); export the file again"
+        ) from error
+    if 0x00080060 not in values and offset < 0:
+        raise InputError("malformed_header", "the header cannot be followed; export the file again")
+    return Header(values, syntax, syntax != BIG_ENDIAN, offset, length, pixel_tag)
