@@ -28,7 +28,8 @@ Float64 = NDArray[np.float64]
 
 _DRIFT_VOXELS = 0.02  # sideways drift over the whole target below which two grids count as aligned
 _BORDER = 0.5 + 1e-4  # half a voxel, with room for rounding of affines
-_BLOCK = 32  # target samples that share one dense block of the banded weight matrix
+_BLOCK = 16  # target samples that share one dense block of the banded weight matrix
+_PRODUCT = 1 << 18  # multiplications per matrix product; OpenBLAS wakes other threads above this, which costs more than it saves
 _CHUNK_VOXELS = 1 << 19  # source voxels turned into float32 at a time (2 MiB)
 
 
@@ -204,17 +205,16 @@ def _contract(values: Float32, band: _Band, axis: int) -> Float32:
     shape = list(values.shape)
     shape[axis] = band.n_targets
     out = np.empty(shape, dtype=np.float32)
-    if axis == 2:
-        rows, flat = values.reshape(-1, values.shape[2]), out.reshape(-1, shape[2])
-        for targets, sources, dense in band.blocks:
-            np.matmul(rows[:, sources], dense.T, out=flat[:, targets])
-    elif axis == 1:
-        for targets, sources, dense in band.blocks:
-            np.matmul(dense, values[:, sources], out=out[:, targets])
-    else:
-        rows, flat = values.reshape(values.shape[0], -1), out.reshape(shape[0], -1)
-        for targets, sources, dense in band.blocks:
-            np.matmul(dense, rows[sources], out=flat[targets])
+    source, made = (values.swapaxes(0, 1), out.swapaxes(0, 1)) if axis == 0 else (values, out)
+    side = made.shape[1 if axis == 2 else 2]
+    for targets, sources, dense in band.blocks:
+        width = -(-side // -(-side * dense.size // _PRODUCT))
+        for begin in range(0, side, width):
+            part = slice(begin, begin + width)
+            if axis == 2:
+                np.matmul(source[:, part, sources], dense.T, out=made[:, part, targets])
+            else:
+                np.matmul(dense, source[:, sources, part], out=made[:, targets, part])
     return out
 
 
