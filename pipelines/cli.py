@@ -109,12 +109,13 @@ def phantom(
         list[Format] | None, typer.Option("--format", metavar="dicom|nifti", help="May be repeated; dicom when not given.")
     ] = None,
     start: Annotated[int, typer.Option(metavar="N", min=0, help="Number of the first patient.")] = 0,
+    masks: Annotated[bool, typer.Option("--masks", help="Also write a NIfTI mask for each finding.")] = False,
 ) -> None:
     """Write a cohort of synthetic contrast CT studies with reports, outcomes and the truth beside them."""
     from . import phantom as verb
 
     chosen = tuple(dict.fromkeys(fmt.value for fmt in formats or [Format.dicom]))
-    verb.run(out, n=n, seed=seed, formats=chosen, start=start)
+    verb.run(out, n=n, seed=seed, formats=chosen, start=start, masks=masks)
 
 
 @app.command(

@@ -148,7 +148,7 @@ def test_bundle_without_contract_is_refused(tmp_path: Path, capsys: pytest.Captu
     [
         ["inspect", ".", "--json"],
         ["convert", ".", "--out", "o"],
-        ["phantom", "--out", "o", "--n", "2", "--format", "nifti", "--format", "dicom", "--start", "5"],
+        ["phantom", "--out", "o", "--n", "2", "--format", "nifti", "--format", "dicom", "--start", "5", "--masks"],
         ["infer", ".", ".", "--bundle", "b", "--out", "o", "--device", "cpu", "--json"],
         ["view", "--results", ".", "--port", "8600", "--no-browser"],
         ["train", "recipe.yaml", "--out", "o", "--set", "optim.lr=1e-4"],
