@@ -29,6 +29,7 @@ _MEASURE_LEADS = re.compile(
 _CLAUSE = re.compile(
     r"\s*;\s*|,? (?:and|plus|as well as|with) (?=(?:an?|another|there|several|multiple|two|three) )", re.IGNORECASE
 )
+_PRESUPPOSED = re.compile(r"\b(?:within|inside|in|of) (?:the|this|that) (?:(?!kidney)\w+ ){0,2}$", re.IGNORECASE)
 _VERB = re.compile(r"\b(?:is|are|was|were|seen|with|measur\w+|shows?|contains?)\b|[;:.]", re.IGNORECASE)
 
 
@@ -131,13 +132,20 @@ def mentions(clause: str, ontology: Ontology) -> list[Mention]:
     for start, end, key, absent in sorted(hits, key=lambda h: (not h[3], h[0] - h[1], h[0])):
         if not any(start < e and s < end for s, e in taken):
             taken.append((start, end))
-            found.append(Mention(key, start, end, ABSENT if absent else _status(clause, start, end)))
+            found.append(Mention(key, start, end, ABSENT if absent else _stated(clause, start, end, key, ontology)))
     if not any(m.status != ABSENT for m in found):
         for key, finding in ontology.findings.items():
             for m in phrases(tuple(finding.get("weak", ()))).finditer(clause):
                 if not any(m.start() < e and s < m.end() for s, e in taken):
-                    found.append(Mention(key, m.start(), m.end(), _status(clause, m.start(), m.end())))
+                    found.append(Mention(key, m.start(), m.end(), _stated(clause, m.start(), m.end(), key, ontology)))
     return sorted(found, key=lambda m: m.start)
+
+
+def _stated(clause: str, start: int, end: int, key: str, ontology: Ontology) -> int:
+    """`_status`, except that "no necrosis within the mass" takes the mass for granted."""
+    if key == ontology.attributes.get("of") and _PRESUPPOSED.search(clause[:start]):
+        return PRESENT
+    return _status(clause, start, end)
 
 
 def _status(clause: str, start: int, end: int) -> int:
