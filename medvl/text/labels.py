@@ -232,14 +232,15 @@ def _organ_measures(clause: str, ontology: Ontology, found: Sequence[Mention], r
 def _read_sizes(clause: str, asserted: Sequence[Mention], ontology: Ontology, reading: _Reading, used: set[int]) -> None:
     """Give each remaining length to the finding it stands with."""
     for start, end, mm in measures(clause):
-        before = [m for m in asserted if m.end <= start]
-        after = [m for m in asserted if m.start >= end]
+        before = [m.finding for m in asserted if m.start < start]
+        after = [m.finding for m in asserted if m.start >= end]
+        leading = max((m.end for m in asserted if m.start < start), default=0)
         if start in used or not (asserted or reading.focus):
             continue
-        if before and (not after or _MEASURE_LEADS.search(clause[before[-1].end : start])):
-            finding = before[-1].finding
+        if before and (not after or leading > start or _MEASURE_LEADS.search(clause[leading:start])):
+            finding = before[-1]
         else:
-            finding = after[0].finding if after else str(reading.focus)
+            finding = after[0] if after else str(reading.focus)
         key = ontology.findings[finding].get("size")
         if key is None:
             continue

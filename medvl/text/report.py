@@ -183,6 +183,23 @@ def _names_organs_only(header: str) -> bool:
     return not words.strip(" ,/&()-")
 
 
+_REFERENTS = (r"\b(?:mass|tumou?r|neoplasm|lesion)", r"\bcysts?\b", r"\b(?:stone|calcul)")
+
+
+def _last_named(sentence: str, assigned: list[tuple[str, str]]) -> Where | None:
+    """The side where what "the tumour", "the cyst" or "the stone" means was last named."""
+    for pattern in _REFERENTS:
+        if re.search(r"\bthe " + pattern, sentence, re.IGNORECASE):
+            for region, earlier in reversed(assigned):
+                if (
+                    region.startswith("kidney")
+                    and re.search(pattern, earlier, re.IGNORECASE)
+                    and side_of(earlier) in {"left", "right"}
+                ):
+                    return "left" if region == "kidney_left" else "right"
+    return None
+
+
 def _assign(paragraph: str) -> list[tuple[str, str]]:
     """(region, sentence) for each statement of a paragraph; sub-headers and earlier sentences lend topic and side."""
     header = _SUBHEADER.match(paragraph)
@@ -200,7 +217,8 @@ def _assign(paragraph: str) -> list[tuple[str, str]]:
         for side, piece in side_pieces(sentence):
             where = side
             if where is None:
-                where = before if follows or not own or scope else "both"
+                earlier = _last_named(sentence, assigned) if follows else None
+                where = earlier or (before if follows or not own or scope else "both")
             if "kidney" in topic:
                 sides = ("left", "right") if where in {"both", None} else (where,)
                 assigned += [(f"kidney_{s}", piece) for s in sides]
