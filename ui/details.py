@@ -74,6 +74,8 @@ def _series(series: SeriesRecord | None) -> None:
         st.text("No series was used.")
         return
     st.text(series_facts(series) or "Nothing was recorded.")
+    if series.verdict:
+        st.text("Geometry: sound, read as one volume." if series.verdict == "volume" else f"Geometry: {series.verdict}.")
     if series.why:
         st.text(f"Why this series: {series.why}")
     _reasons(series.reasons)

@@ -12,13 +12,13 @@ _ROW_PX, _REASON_PX, _MOST_PX = 44, 30, 360
 
 
 def choose_finding(study: Study) -> FindingRecord | None:
-    """Draw the list and return the finding in focus; at first the top one that has evidence to show."""
+    """Draw the list and return the finding in focus; at first the top one that is not absent."""
     if not study.findings:
         st.info("No findings were scored in this study. The regions below say why.")
         return None
     rows = ranked(study.findings)
     focus = next((f for f in rows if f.key == st.session_state.get("finding")), None)
-    focus = focus or next((f for f in rows if f.heatmap and f.verdict != "absent"), None)
+    focus = focus or next((f for f in rows if f.verdict != "absent"), None)
     only = st.toggle("Hide absent", key="hide_absent")
     shown = [f for f in rows if not only or f.verdict != "absent"]
     for column, title in zip(st.columns(_COLUMNS), ("Finding", "Score", "Verdict"), strict=True):
@@ -40,7 +40,7 @@ def _height(shown: list[FindingRecord]) -> int:
 def _row(finding: FindingRecord, *, chosen: bool) -> None:
     name, score, verdict = st.columns(_COLUMNS, vertical_alignment="center")
     name.button(
-        f"{plain(finding_name(finding))} :small[{plain(spoken(finding.region))}]",
+        f"{plain(finding_name(finding))}  :small[:gray[{plain(spoken(finding.region))}]]",
         key=f"finding_{finding.key}",
         type="primary" if chosen else "tertiary",
         width="stretch",

@@ -18,7 +18,6 @@ from .wording import plain
 
 WINDOWS_HU: dict[str, tuple[int, int]] = {  # name: width, level
     "Abdomen": (400, 40),
-    "Liver": (150, 60),
     "Mediastinum": (350, 50),
     "Lung": (1500, -600),
     "Bone": (1800, 400),

@@ -112,10 +112,13 @@ def _read_source(path: Path, series_key: str) -> tuple[NDArray[Any], Geometry]:
     """HU and geometry of the series `series_key` at `path`, by the same reader that inference used."""
     from medvl.imaging.load import load
 
-    for study in load(path):
-        if not series_key or study.key == series_key:
-            return study.volume.hu, study.volume.geometry
-    raise InputError("series_gone", "the series is not in its source folder any more")
+    loaded = load(path)
+    entries = [entry for study in loaded for entry in study.entries if entry.key == series_key]
+    entry = entries[0] if entries else loaded.chosen if not series_key else None
+    if entry is None:
+        raise InputError("series_gone", "the series is not in its source any more")
+    volume = entry.read()
+    return volume.hu, volume.geometry
 
 
 def read_heatmap(root: Path, case_id: str, relative: str) -> Picture:

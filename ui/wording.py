@@ -16,6 +16,7 @@ CALIBRATION = {
     False: "The score is not calibrated: read it as an order, not as a probability.",
 }
 STATUS = {"done": "read", "skipped": "skipped", "failed": "failed", "unreadable": "unreadable"}
+_POSITIVE: tuple[Verdict, ...] = ("present", "undecided")
 STATUS_SENTENCE = {
     "skipped": "This study was skipped: its images do not fit the model. No finding was computed.",
     "failed": "This study failed: the fault is ours, not the images'. No finding was computed.",
@@ -78,29 +79,22 @@ def deletion_text(finding: FindingRecord) -> str:
     return f"Removing the marked region {word} the score from {before:.2f} to {after:.2f}."
 
 
-def tally(study: Study) -> str:
-    """Counts for the worklist, such as "2 present, 1 undecided"."""
-    if study.status != "done":
-        return STATUS[study.status]
-    counts = [f"{n} {verdict}" for verdict in ("present", "undecided") if (n := study.count(verdict))]
-    return ", ".join(counts) or ("nothing present" if study.findings else "no findings")
-
-
 def headline(study: Study) -> str:
-    """The worklist's second line: the finding to see first, or the first reason."""
+    """The worklist's line on a study: counts and the finding to see first, or why it was not read."""
     if study.status != "done":
         return next(iter(reason_lines(study.reasons)), "no reason was recorded")
     if study.top is None:
-        return ""
+        return "no findings"
+    counts = [f"{n} {verdict}" for verdict in _POSITIVE if (n := study.count(verdict))]
     score = "" if study.top.score is None else f" {study.top.score:.2f}"
-    return f"{finding_name(study.top)}{score}, {spoken(study.top.region)}"
+    return f"{', '.join(counts) or 'nothing present'}. Top: {finding_name(study.top)}{score}, {spoken(study.top.region)}"
 
 
 def series_facts(series: SeriesRecord) -> str:
-    """Modality, verdict, size and spacing on one line."""
-    parts = [series.modality, f"geometry: {series.verdict}" if series.verdict else ""]
+    """Modality, size and spacing on one line."""
+    parts = [series.modality]
     if series.shape_dhw:
-        parts.append(" x ".join(str(n) for n in series.shape_dhw) + " voxels (slices, rows, columns)")
+        parts.append(" x ".join(str(n) for n in series.shape_dhw) + " voxels")
     if series.spacing_mm:
         parts.append(" / ".join(f"{mm:.2f}" for mm in series.spacing_mm) + " mm")
     return ", ".join(part for part in parts if part)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from .results import Status, Study
-from .wording import STATUS, headline, plain, tally
+from .wording import STATUS, headline, plain
 
 SHOWN = 60
 _FILTERS: dict[str, tuple[Status, ...]] = {
@@ -42,7 +42,7 @@ def _searchable(study: Study) -> str:
 
 
 def _row(study: Study, *, chosen: bool) -> None:
-    label = f"{plain(study.case_id)} :small[{plain(tally(study))}]"
+    label = plain(study.case_id) + ("" if study.status == "done" else f" :small[:gray[{STATUS[study.status]}]]")
     st.button(
         label,
         key=f"case_{study.case_id}",
@@ -51,8 +51,7 @@ def _row(study: Study, *, chosen: bool) -> None:
         on_click=_open,
         args=(study.case_id,),
     )
-    if line := headline(study):
-        st.caption(plain(line))
+    st.caption(plain(headline(study)))
 
 
 def _open(case_id: str) -> None:

@@ -32,6 +32,7 @@ export class Plane {
 
   attach(volume) {
     this.volume = volume;
+    this.reset();
     for (const canvas of [this.slice, this.heat]) {
       canvas.width = volume.shape[this.column];
       canvas.height = volume.shape[this.row];
@@ -46,24 +47,65 @@ export class Plane {
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
   }
 
+  // The whole slice in the middle.
+  reset() {
+    this.zoom = 1;
+    this.pan = [0, 0];
+  }
+
+  get zoomed() {
+    return this.zoom !== 1 || this.pan[0] !== 0 || this.pan[1] !== 0;
+  }
+
   // Where the slice lies on the canvas: its left and top edge and the pixels of one voxel across and down.
   place() {
     const { shape, spacing } = this.volume;
     const across = shape[this.column] * spacing[this.column], down = shape[this.row] * spacing[this.row];
-    const scale = Math.min(this.canvas.width / across, this.canvas.height / down);
+    const scale = this.zoom * Math.min(this.canvas.width / across, this.canvas.height / down);
     return {
-      x: (this.canvas.width - across * scale) / 2,
-      y: (this.canvas.height - down * scale) / 2,
+      x: (this.canvas.width - across * scale) / 2 + this.pan[0],
+      y: (this.canvas.height - down * scale) / 2 + this.pan[1],
       dx: spacing[this.column] * scale,
       dy: spacing[this.row] * scale,
     };
   }
 
+  // A pointer event in canvas pixels.
+  pixel(event) {
+    const bounds = this.canvas.getBoundingClientRect(), ratio = this.canvas.width / bounds.width;
+    return [(event.clientX - bounds.left) * ratio, (event.clientY - bounds.top) * ratio];
+  }
+
+  // Magnifies by `factor`, keeping what lies under the canvas pixel (px, py) where it is.
+  magnify(factor, [px, py]) {
+    const before = this.place();
+    this.zoom = Math.max(1, Math.min(16, this.zoom * factor));
+    const after = this.place();
+    this.pan[0] += px - (after.x + ((px - before.x) / before.dx) * after.dx);
+    this.pan[1] += py - (after.y + ((py - before.y) / before.dy) * after.dy);
+    if (this.zoom === 1) this.reset();
+  }
+
+  shift([x0, y0], [x1, y1]) {
+    this.pan = [this.pan[0] + x1 - x0, this.pan[1] + y1 - y0];
+  }
+
+  // Canvas pixel of the cursor's voxel.
+  pin(cursor) {
+    const { x, y, dx, dy } = this.place();
+    const row = this.up ? this.volume.shape[this.row] - 1 - cursor[this.row] : cursor[this.row];
+    return [x + dx * (cursor[this.column] + 0.5), y + dy * (row + 0.5)];
+  }
+
+  // Brings the cursor to the middle when magnification has put it out of sight.
+  reveal(cursor) {
+    const [x, y] = this.pin(cursor), { width, height } = this.canvas;
+    if (x < 0 || y < 0 || x > width || y > height) this.shift([x, y], [width / 2, height / 2]);
+  }
+
   // Voxel under a pointer event, kept inside the volume, on the slice that is shown.
   voxel(event, cursor) {
-    const bounds = this.canvas.getBoundingClientRect(), { x, y, dx, dy } = this.place();
-    const px = ((event.clientX - bounds.left) * this.canvas.width) / bounds.width;
-    const py = ((event.clientY - bounds.top) * this.canvas.height) / bounds.height;
+    const [px, py] = this.pixel(event), { x, y, dx, dy } = this.place();
     const clamp = (value, axis) => Math.max(0, Math.min(this.volume.shape[axis] - 1, Math.floor(value)));
     const index = [...cursor];
     const row = clamp((py - y) / dy, this.row);
@@ -85,8 +127,7 @@ export class Plane {
       this.#cutHeat(cursor[this.normal], overlay, heats);
       context.drawImage(this.heat, x, y, dx * this.heat.width, dy * this.heat.height);
     }
-    const row = this.up ? this.volume.shape[this.row] - 1 - cursor[this.row] : cursor[this.row];
-    this.#cross(context, x + dx * (cursor[this.column] + 0.5), y + dy * (row + 0.5));
+    this.#cross(context, ...this.pin(cursor));
   }
 
   #steps() {

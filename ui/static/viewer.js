@@ -5,6 +5,7 @@ import { Overlay, Volume, apply } from "./volume.js";
 
 const viewers = new WeakMap();
 const NOTCH = 50; // wheel delta of one slice
+const HINT = "wheel: slices   drag: cursor   right drag: window   Ctrl wheel: zoom   middle drag: pan   double click: one plane";
 const make = (tag, className, parent, text) => {
   const made = document.createElement(tag);
   made.className = className;
@@ -23,7 +24,7 @@ class Viewer {
     this.bar = make("div", "bar", this.pane);
     this.grid = make("div", "grid", this.pane);
     this.status = make("div", "status", this.pane);
-    this.status.setAttribute("role", "status");
+    make("div", "hint", this.pane, HINT);
     this.planes = PLANES.map((kind) => new Plane(kind, this.grid));
     this.planes.forEach((plane) => this.#listen(plane));
     this.resize = new ResizeObserver(() => this.redraw());
@@ -44,6 +45,7 @@ class Viewer {
     if (data.cursor && this.jumped !== data.cursor.id) {
       this.jumped = data.cursor.id;
       this.moveTo(data.cursor.index);
+      this.planes.forEach((plane) => plane.reveal(this.cursor));
     }
     this.redraw();
   }
@@ -105,11 +107,16 @@ class Viewer {
       return button;
     });
     this.windowText = make("span", "window", this.bar);
-    this.heatTools = make("label", "group heat", this.bar);
-    this.heatBox = make("input", "", this.heatTools);
+    this.fitButton = make("button", "", this.bar, "Fit");
+    this.fitButton.title = "Whole slices again (key F)";
+    this.fitButton.addEventListener("click", () => this.fit());
+    this.heatTools = make("div", "group heat", this.bar);
+    const label = make("label", "group", this.heatTools);
+    this.heatBox = make("input", "", label);
     Object.assign(this.heatBox, { type: "checkbox", checked: true });
     this.heatBox.addEventListener("change", () => this.toggleHeat());
-    make("span", "", this.heatTools, "Evidence");
+    make("span", "", label, "Evidence");
+    this.heatTools.title = "Key E";
     const slider = Object.assign(make("input", "", this.heatTools), { type: "range", min: 0, max: 100, value: 100 * this.opacity });
     slider.setAttribute("aria-label", "Opacity of the evidence map");
     slider.addEventListener("input", () => { this.opacity = slider.value / 100; this.redraw(); });
@@ -124,6 +131,12 @@ class Viewer {
     let wheel = 0, drag = null;
     canvas.addEventListener("wheel", (event) => {
       event.preventDefault();
+      if (!this.volume) return;
+      if (event.ctrlKey) {
+        plane.magnify(Math.exp(-event.deltaY / 400), plane.pixel(event));
+        this.redraw();
+        return;
+      }
       wheel += event.deltaMode === 1 ? event.deltaY * NOTCH : event.deltaY;
       const notches = Math.trunc(wheel / NOTCH);
       wheel -= notches * NOTCH;
@@ -133,13 +146,18 @@ class Viewer {
     canvas.addEventListener("pointerdown", (event) => {
       if (!this.volume) return;
       canvas.setPointerCapture(event.pointerId);
-      drag = { windowing: event.button === 2 || event.shiftKey, x: event.clientX, y: event.clientY, from: this.window };
-      if (!drag.windowing) this.moveTo(plane.voxel(event, this.cursor));
+      const act = event.button === 1 ? "pan" : event.button === 2 || event.shiftKey ? "window" : "cursor";
+      drag = { act, x: event.clientX, y: event.clientY, from: this.window, at: plane.pixel(event) };
+      if (event.button === 1) event.preventDefault();
+      if (act === "cursor") this.moveTo(plane.voxel(event, this.cursor));
     });
     canvas.addEventListener("pointermove", (event) => {
-      if (!drag) return;
-      if (!drag.windowing) this.moveTo(plane.voxel(event, this.cursor));
-      else this.setWindow(drag.from[0] + 2 * (event.clientX - drag.x), drag.from[1] + 2 * (event.clientY - drag.y));
+      if (drag?.act === "cursor") this.moveTo(plane.voxel(event, this.cursor));
+      if (drag?.act === "window") this.setWindow(drag.from[0] + 2 * (event.clientX - drag.x), drag.from[1] + 2 * (event.clientY - drag.y));
+      if (drag?.act !== "pan") return;
+      plane.shift(drag.at, plane.pixel(event));
+      drag.at = plane.pixel(event);
+      this.redraw();
     });
     for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { drag = null; });
     canvas.addEventListener("dblclick", () => {
@@ -155,6 +173,7 @@ class Viewer {
     if (slices) this.scroll(plane, slices);
     else if (preset) this.setWindow(...preset.window);
     else if (event.key.toLowerCase() === "e") this.toggleHeat();
+    else if (event.key.toLowerCase() === "f") this.fit();
     else return;
     event.preventDefault();
     event.stopPropagation();
@@ -167,6 +186,11 @@ class Viewer {
   toggleHeat() {
     this.showHeat = !this.showHeat;
     this.heatBox.checked = this.showHeat;
+    this.redraw();
+  }
+
+  fit() {
+    this.planes.forEach((plane) => plane.reset());
     this.redraw();
   }
 
@@ -210,6 +234,7 @@ class Viewer {
       plane.title.textContent = `${plane.name} ${this.cursor[plane.normal] + 1} / ${this.volume.shape[plane.normal]}`;
       plane.canvas.setAttribute("aria-label", `${plane.title.textContent}, ${plane.position.textContent}`);
     }
+    this.fitButton.hidden = !this.planes.some((plane) => plane.zoomed);
     if (this.failed) return;
     const value = this.volume.complete || this.volume.has(this.cursor[0]) ? `${this.volume.at(this.cursor)} HU` : "";
     const done = Math.round((100 * this.volume.loadedSlices) / this.volume.shape[0]);
