@@ -53,6 +53,17 @@ test-fast: setup
 test-slow: setup  ## the tests that CI adds
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
+model: setup  ## train the bundled model anew (hours)
+	$(BIN)/medvl train phantom-demo --out runs/phantom-demo
+
+evaluate: setup  ## the held-out table of the bundled model
+	$(BIN)/medvl evaluate --bundle phantom-demo
+
+bench: setup  ## our reader and preprocessing beside other people's, as ratios
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'
+	$(BIN)/python benchmarks/ingest.py
+	$(BIN)/python benchmarks/preprocess.py
+
 docs: setup  ## write docs/reference/cli.md anew
 	$(BIN)/python docs/cli_reference.py
 

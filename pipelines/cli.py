@@ -103,6 +103,7 @@ def convert(
 @app.command(epilog=_examples("medvl phantom --out cohort --n 20", "medvl phantom --out cohort --n 5 --format nifti --seed 11"))
 def phantom(
     out: OutOption,
+    *,
     n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Number of patients.")] = 20,
     seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same cohort.")] = 7,
     formats: Annotated[
