@@ -67,7 +67,7 @@ def split_sentences(text: str) -> list[str]:
     for stop in re.finditer(r"[.!?]+(?=\s+[A-Z0-9(\"'])", text):
         last = re.search(r"(\S+)$", text[start : stop.start()])
         word = last.group(1).lower() if last else ""
-        listed = word.isdigit() and len(word) <= 2 and last is not None and last.start() == 0
+        listed = word.isdigit() and len(word) <= 2 and text[start : stop.start()].strip() == word
         if listed or word.strip("(") in table("report")["abbreviations"]:
             continue
         sentences.append(text[start : stop.end()].strip())
