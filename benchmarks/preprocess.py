@@ -160,13 +160,12 @@ def measure(path, grids, rounds, threads):
 
 def print_table(results, grids):
     for grid in grids:
-        print(
-            f"\nto {grid}x{grid}x{grid} at {SPACING} mm\n\n| method | seconds, median (range) | x medvl | peak above volume, MiB |\n|---|---|---|---|"
-        )
-        ours = statistics.median(r["seconds"] for r in results["medvl", grid])
+        print(f"\nto {grid}x{grid}x{grid} at {SPACING} mm\n")
+        print("| method | seconds, median (range) | x medvl | peak above volume, MiB |\n|---|---|---|---|")
+        ours = statistics.median(result["seconds"] for result in results["medvl", grid])
         for method in METHODS:
-            runs = [r["seconds"] for r in results[method, grid]]
-            middle, mib = statistics.median(runs), statistics.median(r["mib"] for r in results[method, grid])
+            runs = [result["seconds"] for result in results[method, grid]]
+            middle, mib = statistics.median(runs), statistics.median(result["mib"] for result in results[method, grid])
             print(f"| {method} | {middle:.3f} ({min(runs):.3f} to {max(runs):.3f}) | {middle / ours:.1f} | {mib:.0f} |")
 
 

@@ -256,9 +256,11 @@ def _scaled(stored: NDArray[Any], image: nib.Nifti1Image) -> tuple[NDArray[Any],
     if stored.dtype.kind in "iu" and slope.is_integer() and intercept.is_integer():
         limits = int(stored.min()) * slope + intercept, int(stored.max()) * slope + intercept
         if min(limits) >= -32768 and max(limits) <= 32767:
-            whole = stored.astype(np.int16) if slope == 1.0 and intercept == 0.0 else None
-            return (whole if whole is not None else (stored * slope + intercept).astype(np.int16)), ()
-    values = stored.astype(np.float32) if (slope, intercept) == (1.0, 0.0) else (stored * slope + intercept).astype(np.float32)
+            plain = (slope, intercept) == (1.0, 0.0)
+            return (stored if plain else stored * slope + intercept).astype(np.int16, copy=False), ()
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = stored if (slope, intercept) == (1.0, 0.0) else stored * slope + intercept
+        values = scaled.astype(np.float32)
     bad = ~np.isfinite(values)
     reasons: tuple[Reason, ...] = ()
     if bad.any():

@@ -247,9 +247,11 @@ def test_values_not_in_hu_are_refused_unless_asked_for(tmp_path):
     assert read_nifti(path, check_hu=False).hu.max() == 255
 
 
-def test_sheared_file_becomes_orthogonal_at_true_positions(tmp_path):
+@pytest.mark.parametrize("feet_first", [False, True])
+def test_sheared_file_becomes_orthogonal_at_true_positions(tmp_path, feet_first):
     affine = np.diag([0.8, 0.8, 2.5, 1.0])
     affine[1, 2] = 2.5 * np.tan(np.radians(14))
+    affine[:3, 2] *= -1 if feet_first else 1
     shape = (40, 50, 24)
     where = nib.affines.apply_affine(affine, (18, 23, 11))
     points = nib.affines.apply_affine(affine, np.moveaxis(np.indices(shape), 0, -1))
@@ -259,6 +261,7 @@ def test_sheared_file_becomes_orthogonal_at_true_positions(tmp_path):
     assert "14.0 degrees" in volume.reasons[0].message
     assert volume.hu.dtype == np.int16
     assert volume.geometry.shear_deg < 1e-6
+    assert volume.geometry.axes == ("IAR" if feet_first else "SAR")
     assert volume.geometry.spacing_mm == pytest.approx((2.5, 0.8, 0.8))
     weight = np.clip(volume.hu.astype(float) + 1000, 0, None)
     found = volume.geometry.to_lps(ndimage.center_of_mass(weight)) * [-1, -1, 1]
@@ -291,6 +294,7 @@ def test_written_file_holds_no_text_and_is_the_same_each_time(tmp_path):
     for name in ("a.nii.gz", "b.nii.gz"):
         write_nifti(volume, None, tmp_path / name)
     assert (tmp_path / "a.nii.gz").read_bytes() == (tmp_path / "b.nii.gz").read_bytes()
+    assert (tmp_path / "a.nii.gz").read_bytes()[3:8] == bytes(5)  # gzip: no flags, so no file name, and no time
     assert sorted(p.name for p in tmp_path.iterdir()) == ["a.nii.gz", "b.nii.gz"]
     header = nib.load(tmp_path / "a.nii.gz").header
     assert all(bytes(header[key].tobytes()).strip(b"\0") == b"" for key in ("descrip", "aux_file", "intent_name", "db_name"))

@@ -118,6 +118,36 @@ def test_centre_of_mass_stays_in_the_patient(turn, spacing):
     assert np.abs(index - target.to_index(where)).max() < 0.05
 
 
+@pytest.mark.parametrize("ratio", [1.13, 1.5, 2.5, 4.3])
+def test_kernel_has_the_spread_of_a_triangle_as_wide_as_the_step(ratio):
+    source = grid((61, 7, 11), (1.0, 1.0, 1.0), center=(0, 0, 0))
+    target = grid((41, 1, 1), (ratio, 1.0, 1.0), center=(0, 0, 0.13))
+    offsets = source.to_index(target.to_lps(np.stack([np.arange(41), np.zeros(41), np.zeros(41)], axis=1)))[:, 0]
+    spread, mass = 0.0, 0.0
+    for impulse in range(20, 41):  # every phase between the two grids
+        values = np.zeros(source.shape_dhw, np.float32)
+        values[impulse] = 1.0
+        response = resample(Volume(values, source), target, fill=0)[:, 0, 0]
+        spread += float(response @ (offsets - impulse) ** 2)
+        mass += float(response.sum())
+    assert mass == pytest.approx(21 / ratio, rel=0.05)
+    assert spread / mass == pytest.approx(ratio**2 / 6, rel=0.05)
+
+
+@pytest.mark.parametrize("degrees", [0.02, 0.3, 2.0])
+def test_small_turns_are_not_taken_for_aligned(degrees):
+    source = grid((21, 63, 67), SPACING)
+    turn = Rotation.from_euler("xyz", [degrees, -degrees, degrees], degrees=True).as_matrix()
+    target = grid((45, 71, 73), (1.1, 0.69, 0.66), turn, center=(12.31, -30.83, 63.7))
+    points = source.to_lps(np.moveaxis(np.indices(source.shape_dhw), 0, -1))
+    waves = (500 * np.sin(points / 4.0).sum(axis=-1)).astype(np.float32)
+    expected = resampled(waves, source.affine_lps, target.shape_dhw, target.affine_lps)
+    found = resample(Volume(waves, source), target)
+    inside = (found != -1024) & (expected != -1024)
+    assert inside.mean() > 0.9
+    np.testing.assert_allclose(found[inside], expected[inside], atol=3.0)  # 0.02 voxels of a slope of at most 125 HU/mm
+
+
 @pytest.mark.parametrize("turn", ["same axes", "sagittal stack", "oblique"])
 def test_noise_falls_as_voxels_grow(turn):
     source = grid((60, 64, 68), (1.0, 1.0, 1.0))
