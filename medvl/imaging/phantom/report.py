@@ -106,7 +106,8 @@ def _positives(voice: Voice, kidney: Kidney, sizes: _Sizes, phase: str) -> list[
     if kidney.mass:
         groups.append(_mass(voice, kidney.side, kidney.mass, phase, sizes.mass))
     if kidney.cysts:
-        groups.append(_many(voice, kidney.side, kidney.cysts, sizes.cysts, (say.CYST_OPEN, say.CYSTS_OPEN)))
+        single = [template for template in say.CYST_OPEN if phase != "noncontrast" or "enhancing" not in template]
+        groups.append(_many(voice, kidney.side, kidney.cysts, sizes.cysts, (single, say.CYSTS_OPEN)))
     if kidney.stones:
         groups.append(_many(voice, kidney.side, kidney.stones, sizes.stones, (say.STONE_OPEN, say.STONES_OPEN)))
     if kidney.hydronephrosis != "none":

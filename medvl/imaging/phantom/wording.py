@@ -247,7 +247,7 @@ ABSENT_ONE = {
         "No renal stones in the {kidney}.",
     ),
     "mass": (
-        "No enhancing or suspicious mass in the {kidney}.",
+        "No suspicious mass in the {kidney}.",
         "No renal mass in the {kidney}.",
         "The {kidney} has no focal mass lesion.",
         "A mass is not identified in the {kidney}.",
