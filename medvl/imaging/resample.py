@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from medvl.geometry import Geometry
 from medvl.records import Volume
@@ -254,6 +253,8 @@ def _nearest(centers: Float64, n_source: int) -> NDArray[np.intp]:
 
 def _resample_oblique(hu: NDArray[Any], step: Float64, start: Float64, out: Float32) -> None:
     """Write the inside of an oblique target into `out`: blur the needed block where it shrinks, then interpolate linearly."""
+    from scipy import ndimage  # slow to import, and aligned grids do not need it
+
     shape = np.array(hu.shape)
     corners = np.array(list(product(*((0, n - 1) for n in out.shape)))) @ step.T + start
     spread = np.sqrt(np.maximum((step**2).sum(axis=1) - 1.0, 0.0) / 6.0)  # Gaussian SD that a triangle of that step has
