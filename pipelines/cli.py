@@ -234,7 +234,8 @@ def _well_formed(overrides: Sequence[str]) -> None:
 
 def _crash(error: Exception) -> None:
     """Say where it broke. The message may hold a path or a name from the data, so it is shown only on request."""
-    frames = "".join(traceback.format_tb(error.__traceback__))
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if "typer" not in Path(frame.filename).parts]
+    frames = "".join(traceback.format_list(ours))
     shown = str(error) if os.environ.get("MEDVL_DEBUG") else "(set MEDVL_DEBUG=1 to see the message; it may hold patient data)"
     typer.echo(f"medvl broke; this is our fault, not yours.\n{frames}{type(error).__name__}: {shown}", err=True)
 
