@@ -111,11 +111,12 @@ def planes_of(frames: list[Frame]) -> Planes | None:
     )
 
 
-def place_of(frame: Frame, reference: Frame) -> float:
-    """Millimetres of the frame along the normal of the reference frame; both have a place."""
-    assert reference.orientation is not None and frame.position is not None  # noqa: S101 - checked by the caller
+def places_of(frames: list[Frame], reference: Frame) -> NDArray[np.float64]:
+    """(N,) mm of frames with a position along the normal of the reference frame, which has an orientation."""
+    assert reference.orientation is not None  # noqa: S101 - checked by the caller
     normal = np.cross(reference.orientation[:3], reference.orientation[3:])
-    return float(np.dot(normal / np.linalg.norm(normal), frame.position))
+    positions = np.array([frame.position for frame in frames], dtype=np.float64)
+    return np.asarray(positions @ (normal / np.linalg.norm(normal)))
 
 
 def without_repeats(frames: list[Frame], opener: Opener) -> tuple[list[Frame], int]:
@@ -125,9 +126,11 @@ def without_repeats(frames: list[Frame], opener: Opener) -> tuple[list[Frame], i
     """
     if any(frame.position is None or frame.orientation is None for frame in frames) or len(frames) < 2:
         return frames, 0
-    places: NDArray[np.float64] = np.array([place_of(frame, frames[0]) for frame in frames])
+    groups = place_groups(places_of(frames, frames[0]))
+    if len(groups) == len(frames):
+        return frames, 0
     kept: list[Frame] = []
-    for group in place_groups(places):
+    for group in groups:
         seen: set[tuple[object, ...]] = set()
         for k in sorted(group, key=lambda k: frames[k].item.name):
             print_ = _fingerprint(frames[k], opener) if len(group) > 1 else ()

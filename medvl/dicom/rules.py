@@ -82,14 +82,14 @@ def _kind(frame: Frame) -> Reason | None:  # noqa: PLR0911 - a list of kinds, fi
 def _storage(frames: list[Frame]) -> Reason | None:
     """Pixels that cannot hold HU."""
     encoding = frames[0].encoding
-    if encoding.bits_allocated == 8 or encoding.bits_stored <= 8:
-        return Reason(
-            "eight_bit", "8-bit pixels hold 256 grey levels of a window, not Hounsfield units; export the original series"
-        )
     bad = [frame for frame in frames if frame.encoding.transfer_syntax in JPEG_DCT]
     if bad:
         name = SYNTAX_NAMES.get(bad[0].encoding.transfer_syntax, "JPEG")
         return Reason("jpeg_not_hu", f"{name} with 8 or 12 bits does not keep Hounsfield units; export the original series")
+    if encoding.bits_allocated == 8 or encoding.bits_stored <= 8:
+        return Reason(
+            "eight_bit", "8-bit pixels hold 256 grey levels of a window, not Hounsfield units; export the original series"
+        )
     return None
 
 

@@ -8,15 +8,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from medvl.dicom import header as dcm
 from medvl.dicom.frames import Frame, Triple, facts_of, frames_of
-from medvl.dicom.grouping import place_of, planes_of, separate, without_repeats
+from medvl.dicom.grouping import places_of, planes_of, separate, without_repeats
 from medvl.dicom.header import Header
 from medvl.dicom.pixels import SYNTAX_NAMES
 from medvl.dicom.rules import image_warnings, refusals
 from medvl.dicom.series import Rejected, Scan, Series
 from medvl.dicom.source import Item, Opener, list_items
-from medvl.dicom.stack import assess
+from medvl.dicom.stack import SAME_PLACE_MM, assess
 from medvl.dicom.tilt import upright
 from medvl.errors import InputError
 from medvl.records import Reason
@@ -164,22 +166,14 @@ def _most_telling(reasons: list[Reason]) -> list[Reason]:
 
 def _lost_reasons(frames: list[Frame], missing: list[_Lost]) -> list[Reason]:
     """A slice whose file is damaged leaves a hole, even at the end of the series where no gap shows it."""
-    places = [place_of(frame, frames[0]) for frame in frames]
+    places = places_of(frames, frames[0])
     holes = []
     for entry in missing:
-        if entry.position is None:
-            holes.append(entry)
-            continue
         ghost = replace(frames[0], position=entry.position)
-        place = place_of(ghost, frames[0])
-        if all(abs(place - other) > 0.01 for other in places):
+        if entry.position is None or np.abs(places - places_of([ghost], frames[0])).min() > SAME_PLACE_MM:
             holes.append(entry)
     if not holes:
         return []
     codes = ", ".join(sorted({entry.reason.code for entry in holes}))
-    return [
-        Reason(
-            "missing_slice",
-            f"{len(holes)} file{'s' * (len(holes) > 1)} of this series cannot be read ({codes}); copy the series again",
-        )
-    ]
+    message = f"{len(holes)} file{'s' * (len(holes) > 1)} of this series cannot be read ({codes}); copy the series again"
+    return [Reason("missing_slice", message)]

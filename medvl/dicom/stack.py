@@ -131,7 +131,7 @@ def _irregular(places: Array) -> Reason | None:
     """
     gaps = np.diff(places)
     n = len(places)
-    even = places[0] + np.arange(n) * (places[-1] - places[0]) / (n - 1)
+    even = np.polyval(np.polyfit(np.arange(n), places, 1), np.arange(n))
     step = float(np.median(gaps))
     tolerance = max(STEP_TOLERANCE * step, min(ROUNDING_MM, 0.2 * step))
     if np.abs(places - even).max() <= tolerance and np.abs(gaps - step).max() <= 2 * tolerance:

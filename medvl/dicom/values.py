@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from medvl.records import Reason
 
 N_SAMPLES = 7
-AIR_HU = (-1150, -850)
 
 
 def sample_indices(n: int) -> list[int]:
@@ -36,23 +35,26 @@ def check_values(sample: NDArray[Any], padding: float | None = None) -> Reason |
     if low == high:
         return Reason("not_hounsfield", f"all sampled voxels hold {low:g}; the images are blank")
     if low >= -50:
-        water, between = float(((flat > 874) & (flat < 1174)).mean()), float(((flat > 350) & (flat < 850)).mean())
-        if water > 0.03 and between < water:
+        if _share(flat, 874, 1174) > max(0.03, _share(flat, 350, 850)):
             return Reason(
                 "rescale_missing", "soft tissue lies near 1024 and nothing below 0: the rescale intercept is not in the header"
             )
         message = f"tagged CT, but values run from {low:g} to {high:g}, nothing as light as fat or air; MR behind a CT tag?"
         return Reason("wrong_modality", message)
-    air = float(((flat >= AIR_HU[0]) & (flat <= AIR_HU[1])).mean())
-    below = flat[(flat < -1300) & (flat > low)]
-    if air < 0.001 and below.size > 0.01 * flat.size:
-        share = 100 * below.size / flat.size
-        message = f"no air near -1000, but {share:.0f} % of voxels near {np.median(below):.0f}: the rescale was applied twice"
-        return Reason("rescaled_twice", message)
-    inside = float(((flat >= -1200) & (flat <= 4096)).mean())
+    soft, shifted = _share(flat, -150, 150), _share(flat, -1174, -874)
+    below = flat[(flat > max(low, -2300)) & (flat < -1250)]
+    if soft < 0.05 and soft < 0.5 * shifted and below.size > 0.01 * flat.size:
+        where = f"{100 * below.size / flat.size:.0f} % of voxels near {np.median(below):.0f} and soft tissue near -1024"
+        return Reason("rescaled_twice", f"{where}: the rescale was applied twice, convert the original again")
+    inside = _share(flat, -1200, 4096)
     if inside < 0.05:
         return Reason(
             "not_hounsfield",
             f"only {100 * inside:.0f} % of voxels lie between -1200 and 4096 HU; the values are on another scale",
         )
     return None
+
+
+def _share(values: NDArray[Any], low: float, high: float) -> float:
+    """Fraction of values in [low, high]."""
+    return float(((values >= low) & (values <= high)).mean())
