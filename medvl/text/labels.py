@@ -27,7 +27,9 @@ _MEASURE_LEADS = re.compile(
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(
-    r"\s*;\s*|,? (?:and|plus|as well as|with) (?=(?:an?|another|there|several|multiple|two|three) )", re.IGNORECASE
+    r"\s*;\s*|(?<!compatible)(?<!consistent)(?<!keeping),? (?:and|plus|as well as|with) "
+    r"(?=(?:an?|another|there|several|multiple|two|three) )",
+    re.IGNORECASE,
 )
 _PRESUPPOSED = re.compile(r"\b(?:within|inside|in|of) (?:the|this|that) (?:(?!kidney)\w+ ){0,2}$", re.IGNORECASE)
 _VERB = re.compile(r"\b(?:is|are|was|were|seen|with|measur\w+|shows?|contains?)\b|[;:.]", re.IGNORECASE)
@@ -154,7 +156,7 @@ def _status(clause: str, start: int, end: int) -> int:
     masked = phrases(cues["pseudo_negation"]).sub(lambda m: "#" * len(m.group()), clause)
     stops = [m.end() for m in phrases(cues["negation_stop"], False).finditer(masked[:start])]
     before, after = masked[stops[-1] if stops else 0 : end], masked[end : end + 90]
-    if any(_near(after, m) for m in phrases(cues["uncertain_after"]).finditer(after)):
+    if after.lstrip().startswith("?") or any(_near(after, m) for m in phrases(cues["uncertain_after"]).finditer(after)):
         return UNCERTAIN
     if phrases(cues["negation_before"]).search(before) or any(
         _near(after, m) for m in phrases(cues["negation_after"]).finditer(after)

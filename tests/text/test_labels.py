@@ -34,6 +34,13 @@ WORDINGS: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("Hydronephrosis cannot be excluded on the left.", "kidney_left", {"hydronephrosis": 2}),
     ("A lesion of the left kidney may represent a cyst.", "kidney_left", {"renal_cyst": 2, "renal_mass": -1}),
+    ("Hypodense nodule of the left kidney (cyst?).", "kidney_left", {"renal_cyst": 2}),
+    ("A lesion of the left kidney, which may be compatible with a cyst.", "kidney_left", {"renal_cyst": 2}),
+    (
+        "A lesion of the left kidney consistent with a cyst of 2 cm.",
+        "kidney_left",
+        {"renal_cyst": 1, "cyst_size_mm": 20.0, "renal_mass": -1},
+    ),
     ("Likely simple cyst in the left kidney, 14 mm.", "kidney_left", {"renal_cyst": 1, "cyst_size_mm": 14.0, "renal_mass": -1}),
     ("A mass in the left kidney is not seen.", "kidney_left", {"renal_mass": 0}),
     ("A 3 cm left renal mass does not enhance avidly.", "kidney_left", {"renal_mass": 1, "mass_avid": 0}),
