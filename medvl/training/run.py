@@ -1,0 +1,135 @@
+"""`medvl train`: every stage of a recipe in order, each kept on disk, so that a run that stopped goes on at the next one."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import nn
+
+from medvl.data.cohort import MIN_COVERED, Cohort, PhantomCohort, build_phantom
+from medvl.data.statements import Statements, region_texts, statements
+from medvl.errors import ConfigError
+from medvl.models.clip import RegionClip
+from medvl.models.text_encoder import prepare, train_tokenizer
+from medvl.recipe import Recipe, as_plain
+from medvl.training.attributes import KindData, Progress, attribute_scores, heads_for, pooled_features, train_attributes
+
+
+@dataclass(frozen=True, eq=False)
+class Workspace:
+    """A run in progress: folder, recipe, cohorts and the texts of both."""
+
+    out: Path
+    recipe: Recipe
+    train: Cohort
+    validation: Cohort
+    train_data: dict[str, KindData]
+    validation_data: dict[str, KindData]
+    statements: dict[str, Statements]
+    tokenizer: Tokenizer
+    progress: Progress
+
+
+def open_workspace(recipe: Recipe, out: Path, cache: Path, progress: Progress) -> Workspace:
+    """Build or open everything the stages read. A folder of another recipe is refused."""
+    out.mkdir(parents=True, exist_ok=True)
+    _claim(recipe, out)
+    cohorts = {}
+    for name, start, n in (
+        ("train", 0, recipe.cohort.n_train),
+        ("validation", recipe.cohort.start_validation, recipe.cohort.n_validation),
+    ):
+        which = PhantomCohort(recipe.cohort.seed, start, n, recipe.cohort.jitter_mm)
+        told = _counter(progress, f"cohort {name}")
+        cohorts[name] = build_phantom(cache, which, recipe.input_contract, workers=recipe.workers, progress=told)
+    data = {name: kind_data(recipe, cohort) for name, cohort in cohorts.items()}
+    pool = {name: statements(part.texts, part.kind, recipe.statements, recipe.seed) for name, part in data["train"].items()}
+    return Workspace(
+        out, recipe, cohorts["train"], cohorts["validation"], data["train"], data["validation"], pool, _tokenizer(out, recipe, data["train"]), progress
+    )
+
+
+def _counter(progress: Progress, name: str) -> Callable[[int, int], None]:
+    return lambda done, total: progress(name, done, total, {})
+
+
+def _claim(recipe: Recipe, out: Path) -> None:
+    text = json.dumps(as_plain(recipe), indent=1, sort_keys=True)
+    path = out / "recipe.json"
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise ConfigError(f"{out} holds a run of another recipe; give a new --out folder, or remove that one")
+    path.write_text(text, encoding="utf-8")
+
+
+def kind_data(recipe: Recipe, cohort: Cohort) -> dict[str, KindData]:
+    """Per kind: its usable regions with texts and labels."""
+    contract = recipe.input_contract
+    usable = cohort.covered >= MIN_COVERED
+    return {
+        name: KindData(index, kind, region_texts(cohort.cases, kind, cohort.regions, usable), contract[kind.regions[0]].windows_hu)
+        for index, (name, kind) in enumerate(recipe.kinds.items())
+    }
+
+
+def _tokenizer(out: Path, recipe: Recipe, data: Mapping[str, KindData]) -> Tokenizer:
+    path = out / "tokenizer.json"
+    if not path.exists():
+        corpus = (" ".join(parts) for part in data.values() for parts in part.texts.sentences)
+        train_tokenizer(corpus, recipe.model.text.vocab_size).save(str(path))
+    return prepare(Tokenizer.from_file(str(path)), recipe.model.text.max_length)
+
+
+def new_model(work: Workspace) -> RegionClip:
+    """A fresh model of the recipe, seeded."""
+    torch.manual_seed(work.recipe.seed)
+    model = RegionClip(work.recipe.model, work.tokenizer.get_vocab_size())
+    return model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
+
+
+def stage(work: Workspace, name: str, modules: Mapping[str, nn.Module], run: Callable[[], Mapping[str, Any]]) -> None:
+    """Run one stage and keep its weights and receipt, or load them when they are already there."""
+    path, receipt = work.out / f"{name}.safetensors", work.out / f"{name}.json"
+    group = nn.ModuleDict(dict(modules))
+    if path.exists() and receipt.exists():
+        group.load_state_dict(load_file(path))
+        return
+    started, cpu = time.monotonic(), time.process_time()
+    found = dict(run())
+    tensors = {key: value.detach().contiguous().clone() for key, value in group.state_dict().items()}
+    save_file(tensors, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+    found |= {"wall_s": round(time.monotonic() - started, 1), "cpu_s": round(time.process_time() - cpu, 1)}
+    found["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    receipt.write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def attribute_stage(work: Workspace, model: RegionClip) -> nn.ModuleDict:
+    """Stage 1; returns the heads, kept for the linear baseline."""
+    heads = heads_for(model, work.recipe.kinds)
+
+    def scores() -> dict[str, float]:
+        features = {name: pooled_features(model, work.validation, part) for name, part in work.validation_data.items()}
+        return attribute_scores(heads, features, work.validation_data)
+
+    def run() -> Mapping[str, Any]:
+        train_attributes(model, heads, work.train, work.train_data, work.recipe, work.progress, scores)
+        return {"validation_auroc": scores()}
+
+    stage(work, "attributes", {"image": model.image, "pool": model.pool, "heads": heads}, run)
+    return heads
+
+
+def seeded(work: Workspace, offset: int) -> np.random.Generator:
+    """A generator of the run's seed and a stage's own offset."""
+    return np.random.default_rng([work.recipe.seed, offset])
