@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
+import threading
 from pathlib import Path
 
 from medvl.errors import ConfigError
@@ -24,9 +26,12 @@ def run(results: Path, *, port: int = 8501, open_browser: bool = True) -> int:
         raise ConfigError(f"port {port} is in use; choose another with --port {port + 1}")
     say(f"Viewer at http://{ADDRESS}:{port}  (Ctrl-C stops it)")
     process = subprocess.Popen(command(results, port=port, open_browser=open_browser))
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever stops this command stops the server with it
     try:
         code = process.wait()
     except KeyboardInterrupt:
+        process.terminate()
         process.wait()
         return 0
     if code:

@@ -21,25 +21,21 @@ from .wording import (
 
 
 def show_details(study: Study, finding: FindingRecord | None) -> None:
-    """Tabs with the finding in focus, the regions, the series and, when there is one, the risk."""
-    names = ["Finding", "Regions", "Series"] + (["Prognosis"] if study.risk else [])
-    tabs = st.tabs(names)
-    with tabs[0]:
-        if finding is None:
-            st.caption("No finding is in focus. Choose one in the list." if study.findings else "No findings.")
-        else:
-            _finding(study, finding)
-    with tabs[1]:
-        _regions(study)
-    with tabs[2]:
-        _series(study.series)
-        _model(study)
+    """Tabs: the finding in focus, the regions, the series and the model; the last two always, the risk when there is one."""
+    drawers = {"Regions": lambda: _regions(study), "Series": lambda: _series(study)}
+    if study.findings:
+        drawers = {"Finding": lambda: _finding(study, finding)} | drawers
     if study.risk:
-        with tabs[3]:
-            _risk(study.risk)
+        drawers["Prognosis"] = lambda: _risk(study.risk)
+    for tab, drawer in zip(st.tabs(list(drawers)), drawers.values(), strict=True):
+        with tab:
+            drawer()
 
 
-def _finding(study: Study, finding: FindingRecord) -> None:
+def _finding(study: Study, finding: FindingRecord | None) -> None:
+    if finding is None:
+        st.caption("No finding is in focus. Choose one in the list.")
+        return
     st.markdown(f"**{plain(finding_name(finding))}**, {plain(spoken(finding.region))} {BADGES[finding.verdict]}")
     st.text(why(finding))
     if finding.score is not None:
@@ -68,11 +64,16 @@ def _regions(study: Study) -> None:
         _reasons(region.reasons)
 
 
-def _series(series: SeriesRecord | None) -> None:
+def _series(study: Study) -> None:
     st.caption("Series")
-    if series is None:
+    if study.series is None:
         st.text("No series was used.")
-        return
+    else:
+        _geometry(study.series)
+    _model(study)
+
+
+def _geometry(series: SeriesRecord) -> None:
     st.text(series_facts(series) or "Nothing was recorded.")
     if series.verdict:
         st.text("Geometry: sound, read as one volume." if series.verdict == "volume" else f"Geometry: {series.verdict}.")
@@ -88,7 +89,9 @@ def _model(study: Study) -> None:
     st.text(f"Written by {study.software or 'an unnamed version'}")
 
 
-def _risk(risk: RiskRecord) -> None:
+def _risk(risk: RiskRecord | None) -> None:
+    if risk is None:
+        return
     st.markdown(f"**{plain(risk.endpoint.capitalize() or 'Risk')}**")
     if risk.percentile is not None:
         st.text(f"Higher predicted risk than {risk.percentile:.0f} % of the reference patients.")

@@ -14,6 +14,7 @@ SETTINGS: dict[str, str | tuple[str, ...]] = {
     "server.fileWatcherType": "none",
     "server.runOnSave": "false",
     "server.showEmailPrompt": "false",
+    "logger.hideWelcomeMessage": "true",
     "browser.gatherUsageStats": "false",
     "client.showErrorDetails": "none",
     "client.showErrorLinks": "false",

@@ -152,12 +152,12 @@ def ranked(findings: tuple[FindingRecord, ...]) -> tuple[FindingRecord, ...]:
 
 
 def list_studies(root: Path) -> list[Study]:
-    """Every study of the results folder `root`, ordered by case id; unchanged files are not parsed again."""
+    """Every study of the results folder `root`: those read first, then by case id; unchanged files are not parsed again."""
     folder = root / "studies"
     if not folder.is_dir():
         return []
     cases = sorted(path for path in folder.iterdir() if path.is_dir() and _CASE_ID.fullmatch(path.name))
-    return [_study(path) for path in cases]
+    return sorted((_study(path) for path in cases), key=lambda study: study.status != "done")
 
 
 def _study(folder: Path) -> Study:

@@ -9,6 +9,7 @@ from typing import Any
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 
+from .results import study_file
 from .volumes import Picture, PictureCache, read_heatmap, read_image
 
 TOKEN_SECONDS = 15 * 60
@@ -35,9 +36,21 @@ class Station:
         Raises:
             InputError: it is missing or unreadable; the message is for the page.
         """
+        key = (case_id, name, self.version(case_id, name))
         if name == IMAGE:
-            return self.pictures.get((case_id, name), lambda: read_image(self.root, case_id))
-        return self.pictures.get((case_id, name), lambda: read_heatmap(self.root, case_id, name))
+            return self.pictures.get(key, lambda: read_image(self.root, case_id))
+        return self.pictures.get(key, lambda: read_heatmap(self.root, case_id, name))
+
+    def version(self, case_id: str, name: str) -> str:
+        """Changes when the picture's file in the results folder is written anew; ``"0"`` when there is none.
+
+        Raises:
+            InputError: ``file_outside_study``.
+        """
+        try:
+            return str(study_file(self.root, case_id, "image.nii.gz" if name == IMAGE else name).stat().st_mtime_ns)
+        except OSError:
+            return "0"
 
     def sign(self, case_id: str, name: str) -> str:
         """A token that opens one picture for `TOKEN_SECONDS`."""

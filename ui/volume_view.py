@@ -22,7 +22,7 @@ WINDOWS_HU: dict[str, tuple[int, int]] = {  # name: width, level
     "Lung": (1500, -600),
     "Bone": (1800, 400),
 }
-_CHEST = ("heart", "lung", "aorta", "pleura")
+_CHEST = ("chest", "heart", "lung", "aorta", "pleura")
 
 _component = st.components.v2.component(
     "medvl_volume_view",
@@ -55,7 +55,7 @@ def show(study: Study, picture: Picture, finding: FindingRecord | None, jump: st
         "presets": [{"id": name, "label": name, "window": list(window)} for name, window in WINDOWS_HU.items()],
         "preset": default_window(study),
         "volume": {
-            "id": study.case_id,
+            "id": f"{study.case_id}/{station().version(study.case_id, IMAGE)}",
             "url": _link(study.case_id, IMAGE),
             "shape": list(picture.geometry.shape_dhw),
             "axes": picture.geometry.axes,
@@ -90,7 +90,7 @@ def _overlay(study: Study, image: Geometry, finding: FindingRecord | None) -> di
         return None
     heat = station().picture(study.case_id, finding.heatmap)
     return {
-        "id": f"{study.case_id}/{finding.heatmap}",
+        "id": f"{study.case_id}/{finding.heatmap}/{station().version(study.case_id, finding.heatmap)}",
         "url": _link(study.case_id, finding.heatmap),
         "shape": list(heat.geometry.shape_dhw),
         "fromVolume": index_map(image, heat.geometry).ravel().tolist(),

@@ -230,6 +230,7 @@ def test_texts_from_files_do_not_run(tab, url: str) -> None:
     tab.wait_for_timeout(500)
     assert tab.title() != "owned"
     assert tab.locator("img[src='x']").count() == 0
+    sync_api.expect(tab.get_by_label("Evidence", exact=True)).to_be_hidden()  # there is no map to show
     assert "<script>" in tab.get_by_test_id("stMain").inner_text()
 
 

@@ -40,7 +40,7 @@ def opened(at: AppTest, case_id: str) -> AppTest:
 
 def test_lists_every_study_and_opens_the_first(at: AppTest) -> None:
     cases = [button.key.removeprefix("case_") for button in at.sidebar.button]
-    assert cases == [DONE, "b0skipped", "b1failed", "c0hostile", "c1sourceless", "d0corrupt"]
+    assert cases == [DONE, "c0hostile", "c1sourceless", "b0skipped", "b1failed", "d0corrupt"]  # read ones first
     assert "6 studies" in texts(at)
     assert f"#### {DONE}" in texts(at)
     assert "1 present, 1 undecided. Top: Renal mass 0.93, right kidney" in texts(at)

@@ -4,6 +4,8 @@ import re
 import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -132,3 +134,33 @@ def test_view_refuses_a_missing_folder_and_a_taken_port(tmp_path: Path) -> None:
         taken.listen()
         with pytest.raises(ConfigError, match="in use"):
             run(tmp_path, port=taken.getsockname()[1], open_browser=False)
+
+
+def test_view_serves_until_it_is_stopped_and_leaves_no_server(results: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    call = f"run(Path({str(results)!r}), port={port}, open_browser=False)"
+    code = f"from pathlib import Path; from medvl_pipelines.view import run; {call}"
+    view = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert view.stdout is not None
+        assert f"http://127.0.0.1:{port}" in view.stdout.readline()
+        assert _answers(port)
+    finally:
+        view.terminate()
+        view.communicate(timeout=30)
+    assert view.returncode == 0
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def _answers(port: int) -> bool:
+    for _ in range(240):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=2).close()
+        except OSError:
+            time.sleep(0.25)
+        else:
+            return True
+    return False

@@ -1,5 +1,6 @@
 """Turning upright, sending and caching voxels, against nibabel and SimpleITK."""
 
+import os
 import threading
 from itertools import permutations, product
 from pathlib import Path
@@ -178,3 +179,15 @@ def test_a_failed_read_is_tried_again() -> None:
     with pytest.raises(InputError):
         cache.get(("x",), lambda: (_ for _ in ()).throw(InputError("source_gone", "gone")))
     assert cache.get(("x",), lambda: picture_of(3)).voxels.nbytes == 3
+
+
+def test_a_heat_map_written_anew_is_read_anew(results: Path) -> None:
+    station, name = Station(results), "heatmaps/stone_kidney_left.nii.gz"
+    first = station.picture(DONE, name)
+    assert station.picture(DONE, name) is first
+    before = station.version(DONE, name)
+    path = results / "studies" / DONE / name
+    save_nifti(path, np.zeros((5, 7, 11), np.float32), oblique((0, 1, 2), (1, 1, 1)))
+    os.utime(path, ns=(1, 1))
+    assert station.version(DONE, name) != before
+    assert station.picture(DONE, name).voxels.shape == (5, 7, 11)

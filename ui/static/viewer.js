@@ -111,6 +111,7 @@ class Viewer {
     this.fitButton.title = "Whole slices again (key F)";
     this.fitButton.addEventListener("click", () => this.fit());
     this.heatTools = make("div", "group heat", this.bar);
+    this.heatTools.hidden = true; // until a finding brings a map
     const label = make("label", "group", this.heatTools);
     this.heatBox = make("input", "", label);
     Object.assign(this.heatBox, { type: "checkbox", checked: true });

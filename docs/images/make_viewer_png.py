@@ -1,0 +1,71 @@
+"""Takes the documentation's picture of the viewer: python docs/images/make_viewer_png.py RESULTS [--case ID] [--finding TEXT].
+
+RESULTS is what `medvl infer` wrote for phantom studies; pictures of real patients do not belong in the repository.
+"""
+
+import argparse
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from medvl_ui.launch import command
+
+FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+
+
+def main() -> None:
+    """Serve the folder, open the page in Chromium, click what was asked for, save the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("results", type=Path)
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("viewer.png"))
+    parser.add_argument("--case", help="study to open; the first when left out")
+    parser.add_argument("--finding", help="text of the finding to click; the top one when left out")
+    parser.add_argument("--size", default="1440x860")
+    asked = parser.parse_args()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen(command(asked.results, port=port, open_browser=False))
+    try:
+        _wait(f"http://127.0.0.1:{port}/_stcore/health")
+        _shoot(asked, f"http://127.0.0.1:{port}/")
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def _wait(url: str) -> None:
+    for _ in range(240):
+        try:
+            urllib.request.urlopen(url, timeout=2).close()  # noqa: S310 - loopback
+        except OSError:
+            time.sleep(0.25)
+        else:
+            return
+    raise SystemExit("the viewer did not start within a minute")
+
+
+def _shoot(asked: argparse.Namespace, url: str) -> None:
+    width, height = (int(n) for n in asked.size.split("x"))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+        tab = browser.new_page(viewport={"width": width, "height": height})
+        tab.goto(url)
+        for name in (asked.case, asked.finding):
+            if name:
+                tab.get_by_role("button", name=name).first.click()
+                tab.wait_for_timeout(2000)
+        tab.wait_for_selector('.pane[data-ready="true"]', timeout=60_000)
+        tab.mouse.move(width - 5, height - 5)
+        tab.wait_for_timeout(1500)
+        tab.screenshot(path=asked.out)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
