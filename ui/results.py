@@ -55,9 +55,9 @@ class SeriesRecord(_Record):
 class OodRecord(_Record):
     """Distance of a region's features from those the model was trained on."""
 
-    distance: float
-    limit: float
-    out: bool
+    distance: float | None = None
+    limit: float | None = None
+    out: bool = False
 
 
 class RegionRecord(_Record):

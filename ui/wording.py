@@ -109,5 +109,7 @@ def region_facts(region: RegionRecord) -> str:
         parts.append(f"{100 * region.covered:.0f} % inside the scan")
     if region.ood is not None:
         side = "outside" if region.ood.out else "within"
-        parts.append(f"{side} what the model was trained on (distance {region.ood.distance:.2f}, limit {region.ood.limit:.2f})")
+        pairs = (("distance", region.ood.distance), ("limit", region.ood.limit))
+        numbers = ", ".join(f"{name} {value:.2f}" for name, value in pairs if value is not None)
+        parts.append(f"{side} what the model was trained on" + (f" ({numbers})" if numbers else ""))
     return ", ".join(part for part in parts if part)
