@@ -223,8 +223,8 @@ def report(page: list[list[str]], given: argparse.Namespace) -> str:
         "",
         f"    python {command}",
         "",
-        "Ratios, not seconds, are the message. Every reader starts in a process of its own with its imports done and the files in "
-        "the page cache. Peak MiB is what the reading added to that process; one int16 volume of this size takes "
+        "Ratios, not seconds, are the message. Every reader starts in a process of its own with its imports done and the files "
+        "in the page cache. Peak MiB is what the reading added to that process; one int16 volume of this size takes "
         f"{512 * 512 * given.slices * 2 / 2**20:.0f} MiB. A reader that is missing could not read the series here.",
         "",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -68,37 +69,40 @@ def _entry(entry: Entry) -> dict[str, Any]:
 
 
 def _show(loaded: Loaded, console: Console) -> None:
-    """The same for a person."""
-    chosen = loaded.chosen
-    table = Table(title="> marks the series to use of each study", title_justify="left")
+    """The same for a person: a table of what is there, then the reasons in words, then the choice."""
+    entries = [(study, entry) for study in loaded for entry in study.entries]
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption="> marks the series to use of its study", caption_justify="left")
     for name in ("", "study", "series", "kind"):
         table.add_column(name, no_wrap=True)
     for name in ("files", "voxels", "mm"):
         table.add_column(name, no_wrap=True, justify="right")
-    table.add_column("verdict and reasons", overflow="fold")
-    for study in loaded:
-        for entry in study.entries:
-            mark = "[green]>[/]" if entry.key == study.chosen else ""
-            shape = "" if entry.shape_dhw is None else " x ".join(map(str, entry.shape_dhw))
-            steps = "" if entry.geometry is None else " x ".join(f"{step:.3g}" for step in entry.geometry.spacing_mm)
-            table.add_row(mark, study.key, entry.key, entry.modality, str(entry.n_files), shape, steps, _verdict(entry))
-        table.add_section()
+    table.add_column("verdict", no_wrap=True)
+    for study, entry in entries:
+        mark = "[green]>[/]" if entry.key == study.chosen else ""
+        shape = "" if entry.shape_dhw is None else "x".join(map(str, entry.shape_dhw))
+        steps = "" if entry.geometry is None else "x".join(f"{step:.3g}" for step in entry.geometry.spacing_mm)
+        table.add_row(mark, study.key[:6], entry.key, entry.modality, str(entry.n_files), shape, steps, _verdict(entry))
     console.print(table)
-    if loaded.rejected:
-        console.print(f"{len(loaded.rejected)} files left out:")
-        for one in loaded.rejected[:20]:
-            console.print(f"  {escape(one.path)}: {one.reason.code}, {escape(one.reason.message)}")
-        if len(loaded.rejected) > 20:
-            console.print(f"  ... and {len(loaded.rejected) - 20} more (all in --json)")
-    if chosen is None:
+    for _, entry in entries:
+        for reason in entry.reasons:
+            console.print(f"{entry.key} [bold]{reason.code}[/]: {escape(reason.message)}", soft_wrap=True)
+    _show_rejected(loaded, console)
+    if loaded.chosen is None:
         console.print("[red]nothing here can be used as a CT volume[/]")
     else:
-        console.print(f"[green]would use {chosen.key}[/]: {escape(chosen.why)}")
+        console.print(f"[green]would use {loaded.chosen.key}[/]: {escape(loaded.chosen.why)}", soft_wrap=True)
 
 
 def _verdict(entry: Entry) -> str:
-    colour = "green" if entry.verdict == "volume" else "red"
-    axes = f", grows to {entry.geometry.axes}" if entry.geometry is not None else ""
-    lines = [f"[{colour}]{entry.verdict}[/]{axes}"]
-    lines += [f"[bold]{reason.code}[/]: {escape(reason.message)}" for reason in entry.reasons]
-    return "\n".join(lines)
+    if entry.verdict == "volume" and entry.geometry is not None:
+        return f"[green]volume[/] {entry.geometry.axes}"
+    return "[red]refused[/]"
+
+
+def _show_rejected(loaded: Loaded, console: Console, *, limit: int = 20) -> None:
+    if loaded.rejected:
+        console.print(f"{len(loaded.rejected)} file{'s' * (len(loaded.rejected) > 1)} left out:")
+    for one in loaded.rejected[:limit]:
+        console.print(f"  {escape(one.path)} [bold]{one.reason.code}[/]: {escape(one.reason.message)}", soft_wrap=True)
+    if len(loaded.rejected) > limit:
+        console.print(f"  ... and {len(loaded.rejected) - limit} more (all in --json)")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from medvl.dicom.series import Scan, Series
 
 _SHARP = re.compile(
-    r"BONE|LUNG|EDGE|SHARP|DETAIL|^(B|BR|BL|HR|H|I|QR)[6-9]\d|^(FC)(3[0-9]|5[0-9]|8[0-9])|^(Y[A-D]|L|D|E)$", re.IGNORECASE
+    r"BONE|LUNG|EDGE|SHARP|DETAIL|^(B|BR|BL|HR|H|I|QR)[5-9]\d|^(FC)(3[0-9]|5[0-9]|8[0-9])|^(Y[A-D]|L|D|E)$", re.IGNORECASE
 )
 _SOFT = re.compile(r"STANDARD|SOFT|STD|^(B|BR|BF|HR|H|I|QR)[1-4]\d|^FC(0\d|1\d)|^(A|B|C|UB)$", re.IGNORECASE)
 _AXIAL = ("S", "I")

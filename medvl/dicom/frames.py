@@ -53,7 +53,7 @@ class Encoding:
         return (self.rows * self.columns * self.samples * self.bits_allocated + 7) // 8
 
 
-NATIVE_SYNTAXES = frozenset((dcm.IMPLICIT, "1.2.840.10008.1.2.1", dcm.BIG_ENDIAN, dcm.DEFLATED, "1.2.840.113619.5.2"))
+NATIVE_SYNTAXES = frozenset((dcm.IMPLICIT, "1.2.840.10008.1.2.1", dcm.BIG_ENDIAN, dcm.DEFLATED))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from medvl.dicom.stack import Planes, assess, place_groups
 from medvl.errors import InputError
 
 Part = tuple[list[Frame], str]
-_COSINE_TOLERANCE = 2e-3
+_TOLERANCE = 2e-3
 _SCOUT = re.compile(r"LOCALI[SZ]ER|SCOUT")
 
 
@@ -38,20 +38,19 @@ def separate(frames: list[Frame], opener: Opener) -> list[Part]:
 def _box(frame: Frame) -> tuple[object, ...]:
     """What frames of one grid share exactly."""
     encoding = frame.encoding
-    spacing = None if frame.spacing is None else (round(frame.spacing[0], 3), round(frame.spacing[1], 3))
     image_type = dcm.text(frame.tags, 0x00080008).upper()
     return (
         dcm.text(frame.tags, 0x00080016), dcm.text(frame.tags, 0x00080060), encoding.rows, encoding.columns, encoding.samples,
-        spacing, bool(_SCOUT.search(image_type)), frame.position is None, frame.orientation is None,
+        frame.spacing is None, bool(_SCOUT.search(image_type)), frame.position is None, frame.orientation is None,
     )  # fmt: skip
 
 
 def _by_direction(frames: list[Frame]) -> list[list[Frame]]:
-    """Frames of parallel planes with parallel rows."""
+    """Frames of parallel planes with parallel rows and equal pixels, to the precision of headers."""
     groups: list[list[Frame]] = []
     for frame in frames:
         for group in groups:
-            if _parallel(frame.orientation, group[0].orientation):
+            if _close(frame.orientation, group[0].orientation) and _close(frame.spacing, group[0].spacing):
                 group.append(frame)
                 break
         else:
@@ -76,10 +75,10 @@ def _by_tags(frames: list[Frame], opener: Opener) -> list[Part]:
     return [(frames, "")]
 
 
-def _parallel(one: tuple[float, ...] | None, other: tuple[float, ...] | None) -> bool:
+def _close(one: tuple[float, ...] | None, other: tuple[float, ...] | None) -> bool:
     if one is None or other is None:
         return one is other
-    return max(abs(a - b) for a, b in zip(one, other, strict=True)) < _COSINE_TOLERANCE
+    return max(abs(a - b) for a, b in zip(one, other, strict=True)) < _TOLERANCE
 
 
 def _refusal(frames: list[Frame]) -> str:

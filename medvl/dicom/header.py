@@ -37,7 +37,7 @@ WANTED = frozenset((
 ))
 # fmt: on
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-_PREFIXES = (32 << 10, 1 << 20, 32 << 20)
+_PREFIXES = (32 << 10, 1 << 20, 32 << 20, 512 << 20)
 _PYDICOM_ERRORS = (
     AttributeError,
     EOFError,
@@ -146,7 +146,7 @@ def read_header(read: Callable[[int, int], bytes], size: int) -> Header:
     Raises:
         InputError: ``not_dicom``, ``truncated_file`` or ``malformed_header``.
     """
-    for prefix in (*(p for p in _PREFIXES if p < size), size):
+    for prefix in (*(p for p in _PREFIXES if p < size), *((size,) if size <= _PREFIXES[-1] else ())):
         data = read(0, prefix)
         try:
             return _parse(data, complete=len(data) >= size)
@@ -185,6 +185,8 @@ def _parse(data: bytes, *, complete: bool) -> Header:
 
 def _start(data: bytes) -> tuple[int, str]:
     """Where the data set starts, and its transfer syntax."""
+    if data[:4] == b"PK\x03\x04":
+        raise InputError("nested_archive", "an archive inside the source; give it by itself")
     if data[128:132] != b"DICM":
         group = data[:2]
         if (

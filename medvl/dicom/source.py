@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -115,6 +116,8 @@ class Opener:
 
     def __init__(self) -> None:
         self._archives: dict[Path, zipfile.ZipFile] = {}
+        self._lock = threading.Lock()
+        self._last = threading.local()
 
     def __enter__(self) -> Opener:
         """Start."""
@@ -168,14 +171,19 @@ class Opener:
             ) from error
 
     def _read_member(self, item: Item, start: int, length: int) -> bytes:
-        archive = self._archives.get(item.path)
-        if archive is None:
-            archive = self._archives.setdefault(item.path, zipfile.ZipFile(item.path))
+        """Bytes of an archive's member; beyond its start it is unpacked whole, once."""
+        with self._lock:
+            archive = self._archives.get(item.path)
+            if archive is None:
+                archive = self._archives[item.path] = zipfile.ZipFile(item.path)
         assert item.member is not None  # noqa: S101 - narrowed by the callers
-        with archive.open(archive.infolist()[item.member]) as file:
-            if start:
-                file.seek(start)
-            return file.read(length)
+        if start == 0 and length < item.size:
+            with archive.open(archive.infolist()[item.member]) as file:
+                return file.read(length)
+        if getattr(self._last, "item", None) != item:
+            self._last.data = archive.read(archive.infolist()[item.member])
+            self._last.item = item
+        return bytes(self._last.data[start : start + length])
 
 
 def _read_disk(path: Path, start: int, length: int) -> bytes:

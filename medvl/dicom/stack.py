@@ -131,7 +131,8 @@ def _irregular(places: Array) -> Reason | None:
     """
     gaps = np.diff(places)
     n = len(places)
-    even = np.polyval(np.polyfit(np.arange(n), places, 1), np.arange(n))
+    index = np.arange(n) - (n - 1) / 2
+    even = places.mean() + index * float((index * places).sum() / (index * index).sum())
     step = float(np.median(gaps))
     tolerance = max(STEP_TOLERANCE * step, min(ROUNDING_MM, 0.2 * step))
     if np.abs(places - even).max() <= tolerance and np.abs(gaps - step).max() <= 2 * tolerance:

@@ -15,7 +15,6 @@ from medvl.dicom.source import is_archive
 from medvl.dicom.verify import verify
 from medvl.errors import InputError
 from medvl.geometry import Geometry
-from medvl.imaging.nifti import read_nifti
 from medvl.records import Reason, Volume
 
 _NIFTI = (".nii", ".nii.gz")
@@ -61,6 +60,8 @@ class Entry:
             raise InputError(self.reasons[0].code, self.reasons[0].message)
         if self.series is not None:
             return dicom_read.read(self.series)
+        from medvl.imaging.nifti import read_nifti  # brings nibabel, which DICOM does not need
+
         assert self.path is not None  # noqa: S101 - one of the two is there
         return read_nifti(self.path)
 
@@ -146,6 +147,8 @@ def _dicom_study(key: str, series: list[Series], want: Want | None) -> Study:
 
 def _nifti_study(path: Path, name: str) -> Study:
     """A study of one NIfTI file; it is read once to judge it."""
+    from medvl.imaging.nifti import read_nifti
+
     key = short_hash(name)
     base = Entry(key, "NIfTI", 1, "refused", (), None, None, path=path)
     try:

@@ -1,4 +1,4 @@
-"""Every case of the shared corpus: right shape, places and values as computed from the headers, or refused for the right reason."""
+"""Every case of the shared corpus: right shape, places and values as the headers say, or refused for the right reason."""
 
 import csv
 import hashlib

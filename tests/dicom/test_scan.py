@@ -1,6 +1,5 @@
 """What makes a volume and what does not, on series written for one peculiarity each."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -392,7 +391,7 @@ def test_nothing_that_is_kept_names_the_patient(tmp_path: Path) -> None:
 
 def test_a_loop_of_links_ends(tmp_path: Path) -> None:
     write(tmp_path / "a", Plan())
-    os.symlink(tmp_path, tmp_path / "a" / "up", target_is_directory=True)
+    (tmp_path / "a" / "up").symlink_to(tmp_path, target_is_directory=True)
     assert only(tmp_path).n_files == 5
 
 
