@@ -138,7 +138,7 @@ def infer(
     _existing(*inputs)
     from . import infer as verb
 
-    verb.run(inputs, bundle=bundle, out=out, device=device.value, as_json=as_json)
+    raise typer.Exit(verb.run(inputs, bundle=bundle, out=out, device=device.value, as_json=as_json))
 
 
 @app.command(epilog=_examples("medvl view --results results", "medvl view --results results --port 8600 --no-browser"))
@@ -170,7 +170,7 @@ def train(
     _well_formed(overrides or [])
     from . import train as verb
 
-    verb.run(config, out, overrides or [])
+    raise typer.Exit(verb.run(config, out, overrides or []))
 
 
 @app.command(
@@ -191,7 +191,7 @@ def evaluate(
         _existing(data)
     from . import evaluate as verb
 
-    verb.run(bundle=bundle, data=data, split=split, out=out)
+    raise typer.Exit(verb.run(bundle=bundle, data=data, split=split, out=out))
 
 
 @app.command(epilog=_examples("medvl demo", "medvl demo --n 2 --no-view"))
@@ -203,7 +203,7 @@ def demo(
     """From nothing to findings: write phantom studies as DICOM, run the bundled model, print the table, open the viewer."""
     from . import demo as verb
 
-    verb.run(out, n=n, view=view)
+    raise typer.Exit(verb.run(out, n=n, view=view))
 
 
 @bundle_app.command("list")
@@ -211,7 +211,7 @@ def bundle_list() -> None:
     """Name the built-in bundles."""
     from . import bundle as verb
 
-    verb.list_built_in()
+    raise typer.Exit(verb.list_built_in())
 
 
 @bundle_app.command("verify", epilog=_examples("medvl bundle verify phantom-demo"))
@@ -221,7 +221,7 @@ def bundle_verify(
     """Check every file of a bundle against its SHA-256 and its contract against its hash."""
     from . import bundle as verb
 
-    verb.verify(name)
+    raise typer.Exit(verb.verify(name))
 
 
 def _well_formed(overrides: Sequence[str]) -> None:

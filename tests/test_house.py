@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -37,7 +38,13 @@ def texts(*folders: str) -> Iterator[tuple[Path, str]]:
 def trees(*folders: str) -> Iterator[tuple[Path, ast.Module]]:
     """Path and syntax tree of every Python file below `folders`."""
     for path in files(*folders, suffix=".py"):
-        yield path.relative_to(ROOT), ast.parse(path.read_text(encoding="utf-8"))
+        yield path.relative_to(ROOT), parsed(path)
+
+
+@cache
+def parsed(path: Path) -> ast.Module:
+    """The syntax tree of a Python file, read once for all tests."""
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
