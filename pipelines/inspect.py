@@ -71,7 +71,7 @@ def _entry(entry: Entry) -> dict[str, Any]:
 def _show(loaded: Loaded, console: Console) -> None:
     """The same for a person: a table of what is there, then the reasons in words, then the choice."""
     entries = [(study, entry) for study in loaded for entry in study.entries]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, caption="> marks the series to use of its study", caption_justify="left")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption="> marks the series to use of its study", caption_justify="left")
     for name in ("", "study", "series", "kind"):
         table.add_column(name, no_wrap=True)
     for name in ("files", "voxels", "mm"):
@@ -80,7 +80,7 @@ def _show(loaded: Loaded, console: Console) -> None:
     for study, entry in entries:
         mark = "[green]>[/]" if entry.key == study.chosen else ""
         shape = "" if entry.shape_dhw is None else "x".join(map(str, entry.shape_dhw))
-        steps = "" if entry.geometry is None else "x".join(f"{step:.3g}" for step in entry.geometry.spacing_mm)
+        steps = "" if entry.geometry is None else "x".join(f"{step:.2g}" for step in entry.geometry.spacing_mm)
         table.add_row(mark, study.key[:6], entry.key, entry.modality, str(entry.n_files), shape, steps, _verdict(entry))
     console.print(table)
     for _, entry in entries:

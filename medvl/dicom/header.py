@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -237,10 +238,8 @@ def _elements(  # noqa: PLR0912 - one flat loop, run for every element of every 
                 if pos + 12 > end:
                     raise _NeedMore
                 length, at = long_of(data, pos + 8)[0], pos + 12
-            elif vr.isalpha() and vr.isupper():
+            else:  # also what some archives write for a representation they do not know
                 length, at = short_of(data, pos + 6)[0], pos + 8
-            else:
-                raise _Malformed
         else:
             length, at = long_of(data, pos + 4)[0], pos + 8
         if top and tag in PIXEL_TAGS:
@@ -312,9 +311,12 @@ def _parse_with_pydicom(data: bytes) -> Header:
     """The same header by the slow and lenient way."""
     from pydicom import dcmread
     from pydicom.dataelem import RawDataElement
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 
     try:
-        dataset = dcmread(io.BytesIO(data), force=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            dataset = dcmread(io.BytesIO(data), force=True)
         syntax = str(dataset.file_meta.get("TransferSyntaxUID", IMPLICIT))
         values: Values = {}
         offset, length, pixel_tag = -1, 0, 0
@@ -326,10 +328,10 @@ def _parse_with_pydicom(data: bytes) -> Header:
                 offset, length, pixel_tag = raw.value_tell, raw.length, tag
             elif isinstance(raw, RawDataElement) and raw.value is not None:
                 values[tag] = raw.value
-    except _PYDICOM_ERRORS as error:
+    except (*_PYDICOM_ERRORS, BytesLengthException, InvalidDicomError) as error:
         raise InputError(
             "malformed_header", f"the header cannot be followed ({type(error).__name__}); export the file again"
         ) from error
-    if 0x00080060 not in values and offset < 0:
+    if offset < 0:
         raise InputError("malformed_header", "the header cannot be followed; export the file again")
     return Header(values, syntax, syntax != BIG_ENDIAN, offset, length, pixel_tag)
