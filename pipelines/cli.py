@@ -203,7 +203,7 @@ def demo(
     """From nothing to findings: write phantom studies as DICOM, run the bundled model, print the table, open the viewer."""
     from . import demo as verb
 
-    raise typer.Exit(verb.run(out, n=n, view=view))
+    raise typer.Exit(verb.run(out, n=n, view_page=view))
 
 
 @bundle_app.command("list")
