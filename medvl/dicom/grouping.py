@@ -50,7 +50,7 @@ def _by_direction(frames: list[Frame]) -> list[list[Frame]]:
     groups: list[list[Frame]] = []
     for frame in frames:
         for group in groups:
-            if _close(frame.orientation, group[0].orientation) and _close(frame.spacing, group[0].spacing):
+            if close(frame.orientation, group[0].orientation) and close(frame.spacing, group[0].spacing):
                 group.append(frame)
                 break
         else:
@@ -75,10 +75,11 @@ def _by_tags(frames: list[Frame], opener: Opener) -> list[Part]:
     return [(frames, "")]
 
 
-def _close(one: tuple[float, ...] | None, other: tuple[float, ...] | None) -> bool:
+def close(one: tuple[float, ...] | None, other: tuple[float, ...] | None) -> bool:
+    """True for equal numbers to the precision of headers, or when both are absent."""
     if one is None or other is None:
         return one is other
-    return max(abs(a - b) for a, b in zip(one, other, strict=True)) < _TOLERANCE
+    return len(one) == len(other) and max(abs(a - b) for a, b in zip(one, other, strict=True)) < _TOLERANCE
 
 
 def _refusal(frames: list[Frame]) -> str:

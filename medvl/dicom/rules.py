@@ -116,14 +116,19 @@ def _place(frames: list[Frame]) -> Reason | None:
     return None
 
 
+def _may_be_lossy(frame: Frame) -> bool:
+    return dcm.text(frame.tags, 0x00282110) != "00"
+
+
 def image_warnings(frames: list[Frame]) -> list[Reason]:
     """What a reader should know of frames that may still be a good volume."""
     found = []
     first = frames[0]
-    lossy = sorted({f.encoding.transfer_syntax for f in frames if f.encoding.transfer_syntax in LOSSY})
-    if lossy or any(dcm.text(frame.tags, 0x00282110) == "01" for frame in frames):
+    flags = {dcm.text(frame.tags, 0x00282110) for frame in frames}
+    lossy = sorted({f.encoding.transfer_syntax for f in frames if f.encoding.transfer_syntax in LOSSY and _may_be_lossy(f)})
+    if lossy or "01" in flags:
         name = ", ".join(SYNTAX_NAMES.get(uid, uid) for uid in lossy) or "an earlier lossy compression"
-        found.append(Reason("lossy_compression", f"{name}: values differ from what was measured"))
+        found.append(Reason("lossy_compression", f"{name}: values may differ from what was measured"))
     if dcm.text(first.tags, 0x00080060) != "CT":
         return found
     if first.encoding.photometric == "MONOCHROME1":

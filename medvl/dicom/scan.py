@@ -12,7 +12,7 @@ import numpy as np
 
 from medvl.dicom import header as dcm
 from medvl.dicom.frames import Frame, Triple, facts_of, frames_of
-from medvl.dicom.grouping import places_of, planes_of, separate, without_repeats
+from medvl.dicom.grouping import close, places_of, planes_of, separate, without_repeats
 from medvl.dicom.header import Header
 from medvl.dicom.pixels import SYNTAX_NAMES
 from medvl.dicom.rules import image_warnings, refusals
@@ -34,6 +34,7 @@ class _Lost:
 
     uids: tuple[str, str]
     position: Triple | None
+    orientation: tuple[float, ...] | None
     reason: Reason
 
 
@@ -68,7 +69,8 @@ def scan(source: Path) -> Scan:
                     bare[uids].append((header, reason))
                     continue
                 rejected.append(Rejected(item.name, reason))
-                lost.append(_Lost(uids, _position(header), reason))
+                orientation = dcm.numbers(header.values, 0x00200037)
+                lost.append(_Lost(uids, _position(header), orientation, reason))
         found = [series for uids, frames in by_series.items() for series in _series_of(uids, frames, lost, opener)]
     found += [_bare_series(uids, entries) for uids, entries in bare.items()]
     return Scan(tuple(sorted(found, key=lambda series: (series.study, series.key))), tuple(rejected))
@@ -134,7 +136,9 @@ def _one_series(key: str, study: str, frames: list[Frame], missing: list[_Lost],
     verdict = "refused" if reasons else "volume"
     notes = [*(stack.warnings if stack is not None else ()), *image_warnings(kept)]
     if n_dropped:
-        notes.append(Reason("duplicate_slices", f"{n_dropped} images repeat others bit for bit; one of each was kept"))
+        notes.append(
+            Reason("duplicate_slices", f"{n_dropped} of {len(frames)} images repeat another bit for bit; one of each was kept")
+        )
     stored = stack.stored if stack is not None else None
     tilted = stored is not None and stack is not None and stack.sheared
     if tilted and modality != "CT":
@@ -169,6 +173,8 @@ def _lost_reasons(frames: list[Frame], missing: list[_Lost]) -> list[Reason]:
     places = places_of(frames, frames[0])
     holes = []
     for entry in missing:
+        if entry.orientation is not None and not close(entry.orientation, frames[0].orientation):
+            continue
         ghost = replace(frames[0], position=entry.position)
         if entry.position is None or np.abs(places - places_of([ghost], frames[0])).min() > SAME_PLACE_MM:
             holes.append(entry)

@@ -446,3 +446,12 @@ def test_a_tilt_tag_without_tilt_in_the_geometry_is_not_believed(tmp_path: Path)
 def test_the_axial_plan_is_what_the_tests_believe() -> None:
     assert Plan().orientation == AXIAL
     assert Plan().hu.shape == SHAPE
+
+
+def test_a_damaged_scout_costs_the_stack_nothing(tmp_path: Path) -> None:
+    plan = Plan()
+    write(tmp_path, plan)
+    scout = Plan(orientation=(1, 0, 0, 0, 0, -1), series_uid=plan.series_uid, study_uid=plan.study_uid)
+    (path,) = write(tmp_path, scout, slices=[0], prefix="scout")
+    path.write_bytes(path.read_bytes()[:-20])
+    assert codes(tmp_path) == [("volume", ())]
