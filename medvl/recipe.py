@@ -67,6 +67,7 @@ class Recipe(_Strict):
     model: ClipConfig = ClipConfig()
     localiser: LocaliserConfig = LocaliserConfig()
     localise: StageConfig
+    localiser_scans: int = 300
     attributes: StageConfig
     text: StageConfig
     align: AlignConfig

@@ -1,0 +1,1 @@
+"""The verbs of the `medvl` command, one module each; installed as `medvl_pipelines`."""

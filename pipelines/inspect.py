@@ -71,7 +71,13 @@ def _entry(entry: Entry) -> dict[str, Any]:
 def _show(loaded: Loaded, console: Console) -> None:
     """The same for a person: a table of what is there, then the reasons in words, then the choice."""
     entries = [(study, entry) for study in loaded for entry in study.entries]
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, caption="> marks the series to use of its study", caption_justify="left")
+    table = Table(
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        caption="> marks the series to use of its study",
+        caption_justify="left",
+    )
     for name in ("", "study", "series", "kind"):
         table.add_column(name, no_wrap=True)
     for name in ("files", "voxels", "mm"):

@@ -1,0 +1,1 @@
+"""Cohorts and targets: what a model is trained on."""

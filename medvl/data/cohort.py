@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -20,8 +19,8 @@ from numpy.typing import NDArray
 
 from medvl.geometry import Geometry
 from medvl.imaging.phantom.render import COVERAGE_Z_MM, region_centers, render
-from medvl.imaging.phantom.report import write_report
 from medvl.imaging.phantom.sample import sample_patient
+from medvl.imaging.phantom.write import report_of
 from medvl.imaging.preprocess import Contract, RegionSpec
 from medvl.imaging.resample import resample
 from medvl.text.labels import extract
@@ -69,7 +68,9 @@ def phantom_crop(seed: int, number: int, spec: RegionSpec, jitter_mm: float) -> 
     native = _native_part(target, patient.scanner.spacing_dhw_mm, COVERAGE_Z_MM[patient.scanner.coverage])
     if native is None:
         return np.full(spec.grid_dhw, -1024, np.int16), 0.0
-    z = target.to_lps(np.stack([np.arange(spec.grid_dhw[0]), np.zeros(spec.grid_dhw[0]), np.zeros(spec.grid_dhw[0])], axis=1))[:, 2]
+    z = target.to_lps(np.stack([np.arange(spec.grid_dhw[0]), np.zeros(spec.grid_dhw[0]), np.zeros(spec.grid_dhw[0])], axis=1))[
+        :, 2
+    ]
     low, high = COVERAGE_Z_MM[patient.scanner.coverage]
     covered = float(((z >= low) & (z <= high)).mean())
     if covered < MIN_COVERED:
@@ -92,7 +93,7 @@ def _native_part(target: Geometry, spacing: tuple[float, float, float], z_mm: tu
 def describe(seed: int, number: int) -> dict[str, Any]:
     """Truth, report, region texts and report-derived labels of one phantom, as JSON."""
     patient = sample_patient(seed, number)
-    text = write_report(patient, np.random.default_rng([seed, number, 4]))
+    text = report_of(patient)
     report = parse_report(text)
     return {
         "patient_id": patient.patient_id,
@@ -147,23 +148,25 @@ def _write_cases(path: Path, cohort: PhantomCohort) -> None:
     with part.open("w", encoding="utf-8") as file:
         for number in range(cohort.start, cohort.start + cohort.n):
             file.write(json.dumps(describe(cohort.seed, number)) + "\n")
-    os.replace(part, path)
+    part.replace(path)
 
 
-def _open(place: Path, shape: tuple[int, ...]) -> tuple[NDArray[np.int16], NDArray[np.float32], NDArray[np.uint8]]:
+def _open(place: Path, shape: tuple[int, ...]) -> list[np.memmap[Any, Any]]:
     """The crops, coverage and done flags, created at first use and opened for writing."""
     out = []
     for name, size, dtype in (("hu", shape, np.int16), ("covered", shape[:2], np.float32), ("done", shape[:1], np.uint8)):
         path = place / f"{name}.npy"
         mode = "r+" if path.exists() else "w+"
         out.append(np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=size if mode == "w+" else None))
-    return out[0], out[1], out[2]
+    return out
 
 
 def _run(
     place: Path, shape: tuple[int, ...], cohort: PhantomCohort, contract: Contract, chunks: list[list[int]], workers: int
 ) -> Iterator[list[int]]:
-    (place / "cohort.json").write_text(json.dumps({"regions": [r.name for r in contract.regions], **vars(cohort)}), encoding="utf-8")
+    (place / "cohort.json").write_text(
+        json.dumps({"regions": [r.name for r in contract.regions], **vars(cohort)}), encoding="utf-8"
+    )
     if workers <= 1:
         for chunk in chunks:
             yield _fill(place, shape, cohort, contract, chunk)
@@ -178,7 +181,6 @@ def _fill(place: Path, shape: tuple[int, ...], cohort: PhantomCohort, contract: 
         for k, spec in enumerate(contract.regions):
             hu[row, k], covered[row, k] = phantom_crop(cohort.seed, cohort.start + row, spec, cohort.jitter_mm)
         done[row] = 1
-    hu.flush()
-    covered.flush()
-    done.flush()
+    for array in (hu, covered, done):
+        array.flush()
     return rows

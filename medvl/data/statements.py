@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medvl.data.targets import KindTargets, Targets, encode_labels
 from medvl.text.labels import extract_text
@@ -18,8 +19,8 @@ from medvl.text.report import split_sentences
 class RegionTexts:
     """For one kind of region: (patient row, region column) pairs that have text, the text in sentences, and its attributes."""
 
-    rows: np.ndarray
-    columns: np.ndarray
+    rows: NDArray[np.int64]
+    columns: NDArray[np.int64]
     sentences: list[list[str]]
     targets: Targets
 

@@ -70,7 +70,7 @@ def agreement(regions: Targets, statements: Targets, kind: KindTargets) -> NDArr
 
     Sizes agree within 12 % and contradict beyond 30 %.
     """
-    same, differs, mentioned, known = _compare(regions, statements)
+    same, differs, mentioned = _compare(regions, statements)
     mean = np.array([m for m, _ in kind.numbers.values()], np.float32)
     spread = np.array([s for _, s in kind.numbers.values()], np.float32)
     if len(mean):
@@ -87,19 +87,19 @@ def agreement(regions: Targets, statements: Targets, kind: KindTargets) -> NDArr
     return out
 
 
-def _compare(regions: Targets, statements: Targets) -> tuple[NDArray[np.int64], ...]:
-    totals = [np.zeros((len(regions), len(statements)), np.int64) for _ in range(4)]
+def _compare(regions: Targets, statements: Targets) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    totals = [np.zeros((len(regions), len(statements)), np.int64) for _ in range(3)]
     for a, b in ((regions.binary, statements.binary), (regions.classes, statements.classes)):
         known_a, known_b = (a >= 0)[:, None], (b >= 0)[None]
         both = known_a & known_b
         equal = a[:, None] == b[None]
-        for total, part in zip(totals, (both & equal, both & ~equal, np.broadcast_to(known_b, both.shape), both), strict=True):
-            total += part.sum(-1)
-    return tuple(totals)
+        for k, part in enumerate((both & equal, both & ~equal, np.broadcast_to(known_b, both.shape))):
+            totals[k] += part.sum(-1)
+    return totals[0], totals[1], totals[2]
 
 
 def likeness(targets: Targets) -> NDArray[np.float32]:
-    """(N, N) share of attributes known in both rows on which they agree, sizes by a Gaussian of half a deviation; 1 on the diagonal."""
+    """(N, N) share of attributes known in both rows where they agree, sizes by a Gaussian; 1 on the diagonal."""
     known_b, known_c, known_n = targets.binary >= 0, targets.classes >= 0, np.isfinite(targets.numbers)
     agree = np.zeros((len(targets), len(targets)), np.float32)
     both = np.zeros_like(agree)

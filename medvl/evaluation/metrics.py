@@ -73,7 +73,9 @@ def bootstrap(
     Args:
         statistic: value for an array of row numbers; a draw for which it raises ValueError (one class) is drawn again.
         clusters: (N,) patient of each row.
-        n: draws; seed: of the draws; level: coverage.
+        n: draws.
+        seed: of the draws.
+        level: coverage.
 
     Raises:
         ValueError: hardly any draw gives a value.

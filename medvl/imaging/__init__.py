@@ -1,0 +1,1 @@
+"""Volumes: NIfTI, resampling, the input contract, Hounsfield checks, phantoms."""

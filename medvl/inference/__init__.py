@@ -1,0 +1,1 @@
+"""Scans in, findings with evidence out."""

@@ -1,0 +1,1 @@
+"""Towers, localiser and the bundle they travel in."""

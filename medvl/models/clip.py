@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from medvl.models.config import ClipConfig
-from medvl.models.encoder import AttentionPool, ImageEncoder
+from medvl.models.encoder import EvidencePool, ImageEncoder
 from medvl.models.text_encoder import TextEncoder
 
 
@@ -25,7 +26,7 @@ class RegionClip(nn.Module):
         super().__init__()
         self.config = config
         self.image = ImageEncoder(config.image)
-        self.pool = AttentionPool(config.image)
+        self.pool = EvidencePool(config.image)
         self.image_projection = nn.ModuleList(nn.Linear(self.pool.width, config.embed_dim) for _ in config.image.kinds)
         self.text = TextEncoder(config.text, vocab_size)
         self.text_projection = nn.Linear(config.text.hidden_size, config.embed_dim)
@@ -68,10 +69,9 @@ class RegionClip(nn.Module):
             projection's bias along the direction, and divided by the embedding's length, they give the cosine with it.
         """
         tokens, grid = self.image(pixels)
-        weights, values = self.pool.parts(tokens, kind)
-        projection = self.image_projection[int(kind[0])]
-        raw = projection(torch.einsum("bql,blv->bqv", weights, values).flatten(1)).float()
-        along = (directions.to(projection.weight.dtype) @ projection.weight).view(len(directions), weights.shape[1], -1)
-        shares = torch.einsum("bql,blv,fqv->bfl", weights.float(), values.float(), along.float())
+        projection = cast(nn.Linear, self.image_projection[int(kind[0])])
+        raw = projection(self.pool(tokens, kind)).float()
+        along = directions.to(projection.weight.dtype) @ projection.weight
+        shares = self.pool.shares(tokens, kind, along)
         length = raw.norm(dim=-1).clamp_min(1e-6)
         return raw / length[:, None], (shares / length[:, None, None]).unflatten(-1, grid)

@@ -20,7 +20,8 @@ class ImageTowerConfig(_Strict):
     stem_kernel: int = 5
     token_dim: int = 128
     value_dim: int = 32
-    n_queries: int = 12
+    n_queries: int = 8
+    peak_dim: int = 128
     kinds: tuple[str, ...] = ("kidney", "chest")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.networks.nets import UNet
+from monai.networks.nets.unet import UNet
 from numpy.typing import NDArray
 from torch import Tensor, nn
 

@@ -19,7 +19,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))  # noqa: S106 - a vocabulary entry, not a secret
     tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=vocab_size, special_tokens=list(SPECIALS), min_frequency=2, show_progress=False)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=list(SPECIALS), min_frequency=2, show_progress=False
+    )
     tokenizer.train_from_iterator(texts, trainer)
     ids = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
@@ -61,7 +63,7 @@ class TextEncoder(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, hidden) pooled states of token ids (B, L) under mask (B, L)."""
-        states = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
+        states: Tensor = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
         if self.pooling == "cls":
             return states[:, 0]
         weights = mask.unsqueeze(-1).to(states.dtype)

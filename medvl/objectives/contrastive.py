@@ -44,9 +44,11 @@ def assertion_pairs(image: Tensor, text: Tensor, agrees: Tensor, scale: Tensor, 
     """() sigmoid loss between regions (B, E) and sentences (S, E).
 
     Args:
-        image, text: unit embeddings.
+        image: unit embeddings of regions.
+        text: unit embeddings of sentences.
         agrees: (B, S), 1 where the sentence is true of the region, 0 where the region's report contradicts it, -1 unknown.
-        scale, bias: () of the logits.
+        scale: () multiplier of cosines.
+        bias: () added to the logits.
 
     Source: SigLIP (Zhai et al. 2023), with unknown pairs left out and both classes weighted alike.
     """

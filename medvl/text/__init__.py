@@ -1,0 +1,1 @@
+"""Reports in: sections, regions, labels, prompts; all from words alone."""

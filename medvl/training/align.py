@@ -79,14 +79,20 @@ class Aligner:
         agrees = torch.from_numpy(agreement(targets, pool.targets[picks], part.kind))
         asserted = assertion_pairs(image, single, agrees, self.assertions.log_scale.exp(), self.assertions.bias)
         loss = pairs + align.assertion_weight * asserted
-        return loss, {"pairs": float(pairs.detach()), "assertions": float(asserted.detach()), "scale": float(self.model.scale.detach())}
+        return loss, {
+            "pairs": float(pairs.detach()),
+            "assertions": float(asserted.detach()),
+            "scale": float(self.model.scale.detach()),
+        }
 
 
 def align_frozen(aligner: Aligner, features: Mapping[str, Tensor], progress: Progress) -> None:
     """Move the text tower and both projections towards fixed image features."""
     model, config = aligner.model, aligner.stage
     optimiser = adamw(
-        [(model.text, 0.5), (model.text_projection, 1.0), (model.image_projection, 1.0), (aligner.assertions, 1.0)], config, [model.log_scale]
+        [(model.text, 0.5), (model.text_projection, 1.0), (model.image_projection, 1.0), (aligner.assertions, 1.0)],
+        config,
+        [model.log_scale],
     )
     rate = schedule(optimiser, config)
     model.train()
@@ -115,6 +121,9 @@ def align_joint(aligner: Aligner, heads: nn.ModuleDict, cohort: Cohort, progress
     )
     rate = schedule(optimiser, config)
     model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()  # one kind a batch: its statistics are not those of all kinds
     for step in range(config.steps):
         name, rows = aligner.draw(step)
         part = aligner.data[name]

@@ -79,27 +79,40 @@ def train_attributes(
     rng = np.random.default_rng(recipe.seed)
     most = max(len(d.texts) for d in data.values())
     samplers = {
-        name: Sampler(len(d.texts), max(2, round(config.batch * len(d.texts) / most)), recipe.seed + d.index) for name, d in data.items()
+        name: Sampler(len(d.texts), max(2, round(config.batch * len(d.texts) / most)), recipe.seed + d.index)
+        for name, d in data.items()
     }
     model.train()
     for step in range(config.steps):
-        losses = {}
-        for name, part in data.items():
-            rows = samplers[name].next()
-            pixels = to_pixels(vary(part.crops(cohort, rows), rng), part.windows_hu)
-            with torch.autocast("cpu", torch.bfloat16):
-                outputs = heads[name](model.pooled(pixels, torch.full((len(rows),), part.index)))
-            losses[name] = attribute_loss(outputs, part.texts.targets[rows])
+        rows = {name: samplers[name].next() for name in data}
+        outputs = _forward(model, heads, data, rows, {name: part.crops(cohort, rows[name]) for name, part in data.items()}, rng)
+        losses = {name: attribute_loss(outputs[name], part.texts.targets[rows[name]]) for name, part in data.items()}
         optimiser.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 2.0)
         optimiser.step()
         rate.step()
         report: dict[str, float] = {name: float(loss.detach()) for name, loss in losses.items()}
-        if validate is not None and ((step + 1) % 400 == 0 or step + 1 == config.steps):
+        if validate is not None and ((step + 1) % 200 == 0 or step + 1 == config.steps):
             report.update(validate())
             model.train()
         progress("attributes", step + 1, config.steps, report)
+
+
+def _forward(
+    model: RegionClip,
+    heads: nn.ModuleDict,
+    data: Mapping[str, KindData],
+    rows: Mapping[str, np.ndarray],
+    crops: Mapping[str, np.ndarray],
+    rng: np.random.Generator,
+) -> dict[str, list[Tensor]]:
+    """Head outputs by kind. All kinds pass the trunk in one batch: its batch statistics must be those it will use later."""
+    pixels = torch.cat([to_pixels(vary(crops[name], rng), part.windows_hu) for name, part in data.items()])
+    kinds = torch.cat([torch.full((len(rows[name]),), part.index) for name, part in data.items()])
+    with torch.autocast("cpu", torch.bfloat16):
+        pooled = model.pooled(pixels.contiguous(memory_format=torch.channels_last_3d), kinds)
+        return {name: heads[name](part) for name, part in zip(data, pooled.split([len(r) for r in rows.values()]), strict=True)}
 
 
 @torch.no_grad()

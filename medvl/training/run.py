@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,9 +20,13 @@ from medvl.data.cohort import MIN_COVERED, Cohort, PhantomCohort, build_phantom
 from medvl.data.statements import Statements, region_texts, statements
 from medvl.errors import ConfigError
 from medvl.models.clip import RegionClip
+from medvl.models.localiser import Localiser
 from medvl.models.text_encoder import prepare, train_tokenizer
 from medvl.recipe import Recipe, as_plain
+from medvl.training.align import Aligner, align_frozen, align_joint
 from medvl.training.attributes import KindData, Progress, attribute_scores, heads_for, pooled_features, train_attributes
+from medvl.training.localise import train_localiser
+from medvl.training.texts import train_texts
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +59,15 @@ def open_workspace(recipe: Recipe, out: Path, cache: Path, progress: Progress) -
     data = {name: kind_data(recipe, cohort) for name, cohort in cohorts.items()}
     pool = {name: statements(part.texts, part.kind, recipe.statements, recipe.seed) for name, part in data["train"].items()}
     return Workspace(
-        out, recipe, cohorts["train"], cohorts["validation"], data["train"], data["validation"], pool, _tokenizer(out, recipe, data["train"]), progress
+        out,
+        recipe,
+        cohorts["train"],
+        cohorts["validation"],
+        data["train"],
+        data["validation"],
+        pool,
+        _tokenizer(out, recipe, data["train"]),
+        progress,
     )
 
 
@@ -77,7 +88,9 @@ def kind_data(recipe: Recipe, cohort: Cohort) -> dict[str, KindData]:
     contract = recipe.input_contract
     usable = cohort.covered >= MIN_COVERED
     return {
-        name: KindData(index, kind, region_texts(cohort.cases, kind, cohort.regions, usable), contract[kind.regions[0]].windows_hu)
+        name: KindData(
+            index, kind, region_texts(cohort.cases, kind, cohort.regions, usable), contract[kind.regions[0]].windows_hu
+        )
         for index, (name, kind) in enumerate(recipe.kinds.items())
     }
 
@@ -108,7 +121,7 @@ def stage(work: Workspace, name: str, modules: Mapping[str, nn.Module], run: Cal
     found = dict(run())
     tensors = {key: value.detach().contiguous().clone() for key, value in group.state_dict().items()}
     save_file(tensors, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
+    path.with_suffix(".part").replace(path)
     found |= {"wall_s": round(time.monotonic() - started, 1), "cpu_s": round(time.process_time() - cpu, 1)}
     found["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     receipt.write_text(json.dumps(found, indent=1), encoding="utf-8")
@@ -133,3 +146,46 @@ def attribute_stage(work: Workspace, model: RegionClip) -> nn.ModuleDict:
 def seeded(work: Workspace, offset: int) -> np.random.Generator:
     """A generator of the run's seed and a stage's own offset."""
     return np.random.default_rng([work.recipe.seed, offset])
+
+
+def text_stage(work: Workspace, model: RegionClip) -> None:
+    """Stage 2: what sentences assert."""
+
+    def run() -> Mapping[str, Any]:
+        pools = work.statements
+        train_texts(model.text, work.recipe.kinds, work.train_data, pools, work.tokenizer, work.recipe, work.progress)
+        return {"statements": {name: len(pool.texts) for name, pool in pools.items()}}
+
+    stage(work, "text", {"text": model.text}, run)
+
+
+def alignment_stages(work: Workspace, model: RegionClip, heads: nn.ModuleDict) -> None:
+    """Stages 3 and 4: towers together, image features first fixed, then moving."""
+    align = work.recipe.align
+
+    def frozen() -> Mapping[str, Any]:
+        features = {name: pooled_features(model, work.train, part) for name, part in work.train_data.items()}
+        aligner = Aligner(model, work.train_data, work.statements, work.tokenizer, work.recipe, align.frozen, 20)
+        align_frozen(aligner, features, work.progress)
+        return {"scale": float(model.scale.detach())}
+
+    def joint() -> Mapping[str, Any]:
+        aligner = Aligner(model, work.train_data, work.statements, work.tokenizer, work.recipe, align.joint, 30)
+        align_joint(aligner, heads, work.train, work.progress)
+        return {"scale": float(model.scale.detach())}
+
+    stage(work, "align_frozen", {"model": model}, frozen)
+    stage(work, "align_joint", {"model": model, "heads": heads}, joint)
+
+
+def localiser_stage(work: Workspace) -> Localiser:
+    """The localiser, which depends on nothing else."""
+    torch.manual_seed(work.recipe.seed)
+    model = Localiser(work.recipe.localiser)
+
+    def run() -> Mapping[str, Any]:
+        train_localiser(model, work.recipe, work.recipe.localiser_scans, work.progress)
+        return {}
+
+    stage(work, "localiser", {"model": model}, run)
+    return model

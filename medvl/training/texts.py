@@ -33,7 +33,9 @@ class StatementSampler:
         targets = pool.targets
         groups = [np.flatnonzero(targets.binary[:, k] == value) for k in range(targets.binary.shape[1]) for value in (0, 1)]
         for c in range(targets.classes.shape[1]):
-            groups += [np.flatnonzero(targets.classes[:, c] == value) for value in range(int(targets.classes[:, c].max(initial=-1)) + 1)]
+            groups += [
+                np.flatnonzero(targets.classes[:, c] == value) for value in range(int(targets.classes[:, c].max(initial=-1)) + 1)
+            ]
         groups += [np.flatnonzero(np.isfinite(targets.numbers[:, m])) for m in range(targets.numbers.shape[1])]
         self._groups = [g for g in groups if len(g)]
 
@@ -66,7 +68,9 @@ def train_texts(
     encoder.train()
     for step in range(config.steps):
         name = list(data)[int(step % 3 == 2) % len(data)]
-        texts, targets = _mixed(data[name].texts, pools[name], rows_of[name].next(), statements_of[name].next(config.batch // 2), rng)
+        texts, targets = _mixed(
+            data[name].texts, pools[name], rows_of[name].next(), statements_of[name].next(config.batch // 2), rng
+        )
         loss = attribute_loss(heads[name](encoder(*encode(tokenizer, texts))), targets)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -82,8 +86,10 @@ def _mixed(
 ) -> tuple[list[str], Targets]:
     said = [shuffled(texts.sentences[r], rng) for r in rows] + [pool.texts[i] for i in picks]
     a, b = texts.targets[rows], pool.targets[picks]
-    joined = [np.concatenate(pair) for pair in ((a.binary, b.binary), (a.classes, b.classes), (a.numbers, b.numbers))]
-    return said, Targets(joined[0], joined[1], joined[2])
+    joined = Targets(
+        np.concatenate([a.binary, b.binary]), np.concatenate([a.classes, b.classes]), np.concatenate([a.numbers, b.numbers])
+    )
+    return said, joined
 
 
 @torch.no_grad()

@@ -1,0 +1,1 @@
+"""Synthetic patients: truth, anatomy, CT, reports, files."""

@@ -169,10 +169,11 @@ def _tube(canvas: Canvas, x: float, y: float, radius: float, z: tuple[float, flo
     if window is None:
         return
     wx, wy, wz = canvas.x[:, window[1], window[2]], canvas.y[:, window[1], window[2]], canvas.z[window[0]]
-    near = (slice(None), *np.nonzero(np.hypot(wx[0] - x, wy[0] - y) < radius + 2 * canvas.voxel_mm[0]))
-    if not len(near[1]):
+    near_rows, near_columns = np.nonzero(np.hypot(wx[0] - x, wy[0] - y) < radius + 2 * canvas.voxel_mm[0])
+    if not len(near_rows):
         return
-    rows, columns = slice(near[1].min(), near[1].max() + 1), slice(near[2].min(), near[2].max() + 1)
+    rows = slice(near_rows.min(), near_rows.max() + 1)
+    columns = slice(near_columns.min(), near_columns.max() + 1)
     disc = ramp(np.hypot(wx - x, wy - y)[:, rows, columns] - radius, canvas.voxel_mm[0])
     ends = ramp(z[0] - wz, canvas.voxel_mm[2]) * ramp(wz - z[1], canvas.voxel_mm[2])
     part = canvas.hu[window][:, rows, columns]

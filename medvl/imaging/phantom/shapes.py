@@ -127,7 +127,7 @@ class Ellipsoid:
         norm = np.sqrt(g[0] ** 2 + g[1] ** 2 + g[2] ** 2) + np.float32(1e-9)
         width = sum(np.abs(p) * np.float32(v) for p, v in zip(g, canvas.voxel_mm, strict=True)) / norm
         distance = level * (level - 1) / norm
-        return np.clip(0.5 - distance / (width + np.float32(1e-6)), 0, 1).astype(np.float32)
+        return np.asarray(np.clip(0.5 - distance / (width + np.float32(1e-6)), 0, 1), dtype=np.float32)
 
     def _sampled(self, canvas: Canvas, window: Window) -> F32:
         x, y, z = self._local(canvas, window)
@@ -143,9 +143,9 @@ class Ellipsoid:
         return total / np.float32(n[0] * n[1] * n[2])
 
 
-def ramp(distance_mm: F32, width_mm: float) -> F32:
+def ramp(distance_mm: NDArray[np.floating], width_mm: float) -> F32:
     """Coverage in [0, 1] from a signed distance (negative inside) blurred over `width_mm`."""
-    return np.clip(0.5 - distance_mm / np.float32(width_mm), 0, 1).astype(np.float32)
+    return np.asarray(np.clip(0.5 - distance_mm / np.float32(width_mm), 0, 1), dtype=np.float32)
 
 
 def rotation(axis: int, degrees: float) -> NDArray[np.float64]:

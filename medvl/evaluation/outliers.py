@@ -1,0 +1,50 @@
+"""Is a region like anything the model was trained on? Mahalanobis distance of its features, with the limit from validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Familiarity:
+    """What is familiar for one kind of region.
+
+    Args:
+        mean: (P,) float32 of training features; basis: (P, K) float32 whitening directions; rest_scale: of what they leave out.
+        limit: distance beyond which a region is out of distribution.
+
+    Source: Lee et al. 2018 without classes; the residual outside the K leading directions is added as one more term.
+    """
+
+    mean: Array
+    basis: Array
+    rest_scale: float
+    limit: float
+
+    def distance(self, features: Array) -> NDArray[np.float64]:
+        """(N,) distances, about 1 for a typical training region, of (N, P) features."""
+        centred = (features - self.mean).astype(np.float64)
+        white = centred @ self.basis.astype(np.float64)
+        norms = np.linalg.norm(self.basis, axis=0).astype(np.float64)
+        inside = (white / norms) ** 2
+        rest = np.maximum((centred**2).sum(1) - inside.sum(1), 0.0)
+        k = self.basis.shape[1]
+        return np.asarray(np.sqrt(((white**2).sum(1) + rest / self.rest_scale**2) / (k + 1)))
+
+
+def fit(training: Array, validation: Array, n_directions: int = 48, share: float = 0.995) -> Familiarity:
+    """Fit on (N, P) training features; the limit is the `share` quantile of validation distances, plus a tenth."""
+    mean = training.mean(0)
+    _, singular, rows = np.linalg.svd((training - mean).astype(np.float64), full_matrices=False)
+    k = min(n_directions, len(singular) - 1)
+    spread = np.maximum(singular / np.sqrt(len(training)), 1e-6)
+    basis = (rows[:k] / spread[:k, None]).T.astype(np.float32)
+    rest = float(np.sqrt((spread[k:] ** 2).sum())) or 1.0
+    draft = Familiarity(mean.astype(np.float32), basis, rest, float("inf"))
+    limit = 1.1 * float(np.quantile(draft.distance(validation), share))
+    return Familiarity(draft.mean, basis, rest, limit)

@@ -1,0 +1,140 @@
+"""The demo survival head: a ridge Cox model on region embeddings and age, with its own baseline and reference risks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from medvl.objectives.cox import fit_ridge_cox
+
+Array = NDArray[np.float64]
+HORIZONS_DAYS = (365.0, 1095.0, 1825.0)
+
+
+@dataclass(frozen=True, eq=False)
+class SurvivalModel:
+    """Risk from embeddings; missing regions contribute the training mean.
+
+    Args:
+        endpoint: what the time runs to.
+        regions: order of the embeddings in the features.
+        width: E.
+        center, scale, weights: (F,) of the features: every region's E values, one flag a region, and age in years.
+        reference: sorted risks of validation patients, for percentiles.
+        baseline: (H,) cumulative baseline hazard at `HORIZONS_DAYS`.
+    """
+
+    endpoint: str
+    regions: tuple[str, ...]
+    width: int
+    center: Array
+    scale: Array
+    weights: Array
+    reference: Array
+    baseline: Array
+
+    def risk(self, embeddings: Mapping[str, ArrayLike], age_years: float | None) -> float:
+        """Log hazard ratio against the training mean; higher is worse."""
+        row = features([embeddings], [age_years], self.regions, self.width, self.center)
+        return float((((row - self.center) / self.scale) @ self.weights)[0])
+
+    def estimate(self, embeddings: Mapping[str, Tensor], age_years: float | None) -> dict[str, Any]:
+        """What is told of one patient: risk, percentile, survival at fixed times, and what was missing."""
+        reasons = []
+        missing = [name for name in self.regions if name not in embeddings]
+        if len(missing) == len(self.regions):
+            reason = {"code": "no_usable_region", "message": "no region could be used, so no risk is given"}
+            return {"endpoint": self.endpoint, "value": None, "percentile": None, "survival": None, "reasons": [reason]}
+        if missing:
+            reasons.append(
+                {"code": "region_missing", "message": f"risk without {', '.join(missing)}; their average is taken instead"}
+            )
+        if age_years is None:
+            reasons.append({"code": "age_missing", "message": "age is not known; the average is taken instead"})
+        value = self.risk({k: np.asarray(v) for k, v in embeddings.items()}, age_years)
+        survival = np.exp(-self.baseline * np.exp(value))
+        return {
+            "endpoint": self.endpoint,
+            "value": round(value, 4),
+            "percentile": round(100 * float(np.searchsorted(self.reference, value) / max(len(self.reference), 1)), 1),
+            "survival": {str(int(t)): round(float(s), 4) for t, s in zip(HORIZONS_DAYS, survival, strict=True)},
+            "reasons": reasons,
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        arrays = {k: np.round(getattr(self, k), 6).tolist() for k in ("center", "scale", "weights", "reference", "baseline")}
+        return {"endpoint": self.endpoint, "regions": list(self.regions), "width": self.width, **arrays}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> SurvivalModel:
+        """From `to_json`."""
+        arrays = {k: np.array(values[k], dtype=np.float64) for k in ("center", "scale", "weights", "reference", "baseline")}
+        return cls(values["endpoint"], tuple(values["regions"]), int(values["width"]), **arrays)
+
+
+def features(
+    embeddings: list[Mapping[str, ArrayLike]] | list[Any],
+    ages: list[float | None],
+    regions: tuple[str, ...],
+    width: int,
+    fill: Array | None = None,
+) -> Array:
+    """(N, F) rows of region embeddings, a flag per region, and age; what is missing is NaN, or `fill` when given."""
+    rows = np.full((len(embeddings), len(regions) * (width + 1) + 1), np.nan)
+    for i, (found, age) in enumerate(zip(embeddings, ages, strict=True)):
+        for k, name in enumerate(regions):
+            if name in found:
+                rows[i, k * width : (k + 1) * width] = np.asarray(found[name])
+            rows[i, len(regions) * width + k] = float(name in found)
+        if age is not None:
+            rows[i, -1] = age
+    if fill is not None:
+        rows = np.where(np.isnan(rows), fill, rows)
+    return rows
+
+
+def fit_survival(
+    endpoint: str,
+    embeddings: list[Any],
+    ages: list[float | None],
+    time_days: ArrayLike,
+    event: ArrayLike,
+    regions: tuple[str, ...],
+    penalty: float,
+) -> SurvivalModel:
+    """Fit weights and baseline on training patients; `reference` is theirs until `with_reference` replaces it.
+
+    Raises:
+        ValueError: fewer than ten events.
+    """
+    width = len(next(iter(next(e for e in embeddings if e).values())))
+    raw = features(embeddings, ages, regions, width)
+    center = np.nanmean(raw, axis=0)
+    filled = np.where(np.isnan(raw), center, raw)
+    scale = np.maximum(filled.std(0), 1e-6)
+    x = (filled - center) / scale
+    time, happened = np.asarray(time_days, dtype=np.float64), np.asarray(event, dtype=bool)
+    weights = fit_ridge_cox(torch.from_numpy(x), torch.from_numpy(time), torch.from_numpy(happened), penalty).numpy()
+    risk = x @ weights
+    return SurvivalModel(
+        endpoint, regions, width, center, scale, weights, np.sort(risk), breslow(risk, time, happened, HORIZONS_DAYS)
+    )
+
+
+def breslow(risk: ArrayLike, time: ArrayLike, event: ArrayLike, at: ArrayLike) -> Array:
+    """(H,) cumulative baseline hazard at times `at`, ties after Breslow."""
+    r, t, e = np.asarray(risk, float), np.asarray(time, float), np.asarray(event, bool)
+    moments, deaths = np.unique(t[e], return_counts=True)
+    order = np.argsort(t)
+    above = np.cumsum(np.exp(r[order])[::-1])[::-1]
+    at_risk = above[np.searchsorted(t[order], moments)]
+    steps = np.cumsum(deaths / at_risk)
+    index = np.searchsorted(moments, np.asarray(at, float), side="right")
+    return np.concatenate([[0.0], steps])[index]

@@ -1,0 +1,231 @@
+"""Results on disk: one folder a study, one table for all, nothing half written, no identifiers.
+
+`findings.json` is the record of a study (schema `medvl.findings/1`, described in `docs/reference/results.md`). It is written
+last, so that its presence means the study is complete.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medvl import __version__
+from medvl.imaging.load import Entry
+from medvl.imaging.nifti import write_nifti
+from medvl.inference.predictor import CaseResult, FindingResult, RegionResult
+from medvl.models.bundle import Bundle
+from medvl.records import RESEARCH_USE, Reason
+
+SCHEMA = "medvl.findings/1"
+COLUMNS = (
+    "case_id",
+    "status",
+    "reason",
+    "finding",
+    "label",
+    "region",
+    "score",
+    "calibrated",
+    "verdict",
+    "reasons",
+    "peak_lps",
+    "score_without_peak",
+    "bundle",
+    "series",
+)
+
+
+class ResultsFolder:
+    """A results folder, opened for writing.
+
+    Args:
+        out: made when missing. It keeps a random key (`key`, mode 0600) from which case ids are derived, and `sources.json`
+            (mode 0600), the only file that says where inputs lie.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        (out / "studies").mkdir(parents=True, exist_ok=True)
+        self._key = _secret(out / "key")
+
+    def case_id(self, study_key: str) -> str:
+        """12 hex digits: a keyed hash, the same for a study each time in this folder, and not to be traced from elsewhere."""
+        return hmac.new(self._key, study_key.encode(), hashlib.sha256).hexdigest()[:12]
+
+    def folder(self, case_id: str) -> Path:
+        """Where a study's results lie."""
+        return self.out / "studies" / case_id
+
+    def finished(self, case_id: str, bundle: Bundle, series_key: str | None) -> bool:
+        """Whether a complete result of this bundle and this series is there."""
+        try:
+            values = json.loads((self.folder(case_id) / "findings.json").read_text(encoding="utf-8"))
+        except (FileNotFoundError, json.JSONDecodeError):
+            return False
+        same = values.get("bundle", {}).get("sha256") == bundle.sha256 and (values.get("series") or {}).get("key") == series_key
+        return bool(same and values.get("status") in ("done", "skipped"))
+
+    def write(self, case_id: str, values: Mapping[str, Any], result: CaseResult | None) -> None:
+        """One study: heat maps first, then `findings.json`."""
+        folder = self.folder(case_id)
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "heatmaps").mkdir(parents=True)
+        for answer in result.findings if result else ():
+            if answer.heat is not None and answer.heat_geometry is not None:
+                write_nifti(answer.heat, answer.heat_geometry, folder / _heat_name(answer))
+        replace_text(folder / "findings.json", json.dumps(values, indent=1) + "\n")
+
+    def remember(self, sources: Mapping[str, Mapping[str, str]]) -> None:
+        """Add to `sources.json`, readable by the owner only."""
+        path = self.out / "sources.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        replace_text(path, json.dumps({**known, **sources}, indent=1) + "\n", mode=0o600)
+
+    def tables(self) -> int:
+        """Write `results.csv` and `results.parquet` from every study in the folder; returns the rows."""
+        import pandas as pd
+
+        rows: list[dict[str, Any]] = []
+        for path in sorted((self.out / "studies").glob("*/findings.json")):
+            rows += _rows(json.loads(path.read_text(encoding="utf-8")))
+        part = self.out / "results.csv.part"
+        with part.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        part.replace(self.out / "results.csv")
+        frame = pd.DataFrame(rows, columns=list(COLUMNS))
+        for name in ("score", "score_without_peak"):
+            frame[name] = frame[name].astype("float64")
+        frame.to_parquet(self.out / "results.parquet.part", index=False)
+        (self.out / "results.parquet.part").replace(self.out / "results.parquet")
+        return len(rows)
+
+
+def record(
+    case_id: str, bundle: Bundle, status: str, reasons: Sequence[Reason], entry: Entry | None, result: CaseResult | None
+) -> dict[str, Any]:
+    """The content of `findings.json`."""
+    return {
+        "schema": SCHEMA,
+        "case_id": case_id,
+        "software": f"medvl {__version__}",
+        "research_use": RESEARCH_USE,
+        "bundle": {"name": bundle.name, "sha256": bundle.sha256, "contract": bundle.contract.hash},
+        "status": status,
+        "reasons": _reasons(reasons),
+        "series": _series(entry),
+        "regions": [_region(r) for r in result.regions.values()] if result else [],
+        "findings": [_finding(f) for f in result.findings] if result else [],
+        "risk": dict(result.risk) if result and result.risk else None,
+        "timings_s": result.timings_s if result else {},
+    }
+
+
+def replace_text(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a text file so that a reader sees the old or the new one, never a part."""
+    part = path.with_name(path.name + ".part")
+    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
+        file.write(text)
+    part.replace(path)
+
+
+def _secret(path: Path) -> bytes:
+    if not path.exists():
+        replace_text(path, secrets.token_hex(32), mode=0o600)
+    return bytes.fromhex(path.read_text(encoding="utf-8").strip())
+
+
+def _reasons(reasons: Sequence[Reason]) -> list[dict[str, str]]:
+    return [{"code": r.code, "message": r.message} for r in reasons]
+
+
+def _series(entry: Entry | None) -> dict[str, Any] | None:
+    if entry is None:
+        return None
+    grid = entry.geometry
+    return {
+        "key": entry.key,
+        "modality": entry.modality,
+        "n_files": entry.n_files,
+        "verdict": entry.verdict,
+        "reasons": _reasons(entry.reasons),
+        "shape_dhw": list(grid.shape_dhw) if grid else None,
+        "spacing_mm": [round(s, 4) for s in grid.spacing_mm] if grid else None,
+        "affine_lps": grid.affine_lps.tolist() if grid else None,
+        "why": entry.why,
+    }
+
+
+def _region(region: RegionResult) -> dict[str, Any]:
+    grid, place = region.geometry, region.place
+    return {
+        "name": region.name,
+        "found": grid is not None,
+        "center_lps": [round(float(c), 2) for c in place.center_lps] if place else None,
+        "confidence": round(place.confidence, 4) if place else None,
+        "source": region.source,
+        "covered": round(region.covered, 4),
+        "shape_dhw": list(grid.shape_dhw) if grid else None,
+        "affine_lps": grid.affine_lps.tolist() if grid else None,
+        "reasons": _reasons(region.reasons),
+        "ood": None
+        if region.distance is None or region.limit is None
+        else {"distance": round(region.distance, 4), "limit": round(region.limit, 4), "out": region.distance > region.limit},
+    }
+
+
+def _heat_name(answer: FindingResult) -> str:
+    return f"heatmaps/{answer.finding.key}_{answer.region}.nii.gz"
+
+
+def _finding(answer: FindingResult) -> dict[str, Any]:
+    present, absent = answer.prompts
+    return {
+        "finding": answer.finding.key,
+        "label": answer.finding.label,
+        "region": answer.region,
+        "score": None if answer.score is None else round(answer.score, 4),
+        "calibrated": answer.score is not None,
+        "verdict": answer.verdict,
+        "threshold": round(answer.calibration.threshold, 4),
+        "threshold_low": round(answer.calibration.low, 4),
+        "threshold_high": round(answer.calibration.high, 4),
+        "reasons": _reasons(answer.reasons),
+        "prompts": {"present": present, "absent": absent},
+        "heatmap": _heat_name(answer) if answer.heat is not None else None,
+        "peak_lps": list(answer.evidence.peak_lps) if answer.evidence else None,
+        "deletion": None
+        if answer.evidence is None
+        else {k: round(getattr(answer.evidence, k), 4) for k in ("before", "after", "control")},
+    }
+
+
+def _rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    shared = {
+        "case_id": values["case_id"],
+        "status": values["status"],
+        "reason": ";".join(r["code"] for r in values["reasons"]),
+        "bundle": values["bundle"]["name"],
+        "series": (values.get("series") or {}).get("key"),
+    }
+    if not values["findings"]:
+        return [{**dict.fromkeys(COLUMNS), **shared}]
+    return [
+        {
+            **shared,
+            **{k: f[k] for k in ("finding", "label", "region", "score", "calibrated", "verdict")},
+            "reasons": ";".join(r["code"] for r in f["reasons"]),
+            "peak_lps": " ".join(map(str, f["peak_lps"])) if f["peak_lps"] else None,
+            "score_without_peak": f["deletion"]["after"] if f["deletion"] else None,
+        }
+        for f in values["findings"]
+    ]

@@ -1,0 +1,85 @@
+"""Findings as questions: a YAML list of what to ask of a scan, and the present and absent sentences that ask it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from medvl.errors import ConfigError
+
+
+class Finding(BaseModel):
+    """One question.
+
+    Args:
+        key: snake_case name; label: what a person reads.
+        region: kind of region it is asked of, such as kidney.
+        truth: label attribute that answers it.
+        given: key of a finding that must be present for this one to make sense.
+        phases: contrast phases in which it can be seen; empty for all.
+        templates: sentence frames with {} for a descriptor; none when the descriptors are sentences.
+        present, absent: descriptors; {side} becomes left or right.
+        descriptor: one sentence on how it looks.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    key: str
+    label: str
+    region: str
+    truth: str
+    given: str | None = None
+    phases: tuple[str, ...] = ()
+    templates: tuple[str, ...] = ()
+    present: tuple[str, ...]
+    absent: tuple[str, ...]
+    descriptor: str = ""
+
+    def prompts(self, region_name: str) -> tuple[list[str], list[str]]:
+        """Present and absent sentences for one region: every template with every descriptor."""
+        side = region_name.rpartition("_")[2]
+        return self._fill(self.present, side), self._fill(self.absent, side)
+
+    def _fill(self, descriptors: Iterable[str], side: str) -> list[str]:
+        frames = self.templates or ("{}",)
+        said = [frame.replace("{}", d).replace("{side}", side) for frame in frames for d in descriptors]
+        return [text[:1].upper() + text[1:] for text in said]
+
+
+class FindingList(BaseModel):
+    """A named list of findings."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    findings: tuple[Finding, ...]
+
+    def __getitem__(self, key: str) -> Finding:
+        """The finding called `key`."""
+        return next(f for f in self.findings if f.key == key)
+
+
+def load_findings(source: Path | str | dict[str, Any]) -> FindingList:
+    """A findings list from a YAML file, YAML text or plain values.
+
+    Raises:
+        ConfigError: unknown or missing keys, two findings of one name, or a `given` that names no finding.
+    """
+    try:
+        values = (
+            source
+            if isinstance(source, dict)
+            else yaml.safe_load(source.read_text("utf-8") if isinstance(source, Path) else source)
+        )
+        found = FindingList.model_validate(values)
+    except (ValidationError, yaml.YAMLError) as error:
+        raise ConfigError(f"the findings list is not usable: {error}") from error
+    keys = [f.key for f in found.findings]
+    for f in found.findings:
+        if keys.count(f.key) > 1:
+            raise ConfigError(f"two findings are called {f.key}")
+        if f.given is not None and f.given not in keys:
+            raise ConfigError(f"{f.key} is given {f.given}, which is no finding of the list {found.name}")
+    return found

@@ -1,0 +1,62 @@
+"""Names of what ships with medvl: bundles, recipes, findings lists."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from medvl.errors import BundleError, ConfigError
+
+
+def _root() -> Path:
+    return Path(str(files("medvl_configs")))
+
+
+def bundles() -> dict[str, Path]:
+    """Built-in bundles by name."""
+    folder = _root() / "bundles"
+    return {p.name: p for p in sorted(folder.iterdir()) if (p / "bundle.json").is_file()} if folder.is_dir() else {}
+
+
+def bundle_folder(name: str) -> Path:
+    """The folder of a bundle given by name or path.
+
+    Raises:
+        BundleError: neither.
+    """
+    if name in bundles():
+        return bundles()[name]
+    path = Path(name)
+    if path.is_dir():
+        return path
+    raise BundleError(f"no bundle called {name} and no such folder; built in: {', '.join(bundles()) or 'none'}")
+
+
+def recipe_file(name: str) -> Path:
+    """The file of a recipe given by name or path.
+
+    Raises:
+        ConfigError: neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    built = _root() / "recipes" / f"{name}.yaml"
+    if built.is_file():
+        return built
+    known = ", ".join(sorted(p.stem for p in (_root() / "recipes").glob("*.yaml")))
+    raise ConfigError(f"no recipe called {name} and no such file; built in: {known}")
+
+
+def findings_file(name: str) -> Path:
+    """The built-in findings list called `name`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = _root() / "findings" / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(
+            f"no findings list called {name}; built in: {', '.join(sorted(p.stem for p in path.parent.glob('*.yaml')))}"
+        )
+    return path

@@ -1,0 +1,62 @@
+"""`medvl infer`: findings with evidence for every study of the inputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from .built_in import bundle_folder
+from .console import emit_json, err, say, table, warn
+
+
+def run(inputs: list[Path], *, bundle: str, out: Path, device: str = "auto", as_json: bool = False) -> int:
+    """Exit code 0 when every study is done, 3 when some were skipped or failed.
+
+    Raises:
+        BundleError: the bundle is not there, incomplete or altered.
+    """
+    folder = bundle_folder(bundle)
+    with err().status("loading the model"):
+        import torch
+
+        from medvl.inference.batch import run_batch
+        from medvl.inference.predictor import Predictor
+        from medvl.inference.results import replace_text
+        from medvl.models.bundle import open_bundle
+
+        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+        predictor = Predictor(open_bundle(folder), chosen)
+    done = 0
+
+    def told(case_id: str, status: str) -> None:
+        nonlocal done
+        done += 1
+        warn(f"[{done}] study {case_id}: {status}")
+
+    summary = run_batch(inputs, predictor, out, told)
+    replace_text(out / "run.json", json.dumps(summary.as_dict(), indent=1) + "\n")
+    if as_json:
+        emit_json(summary.as_dict())
+    else:
+        _print(out, summary.as_dict())
+    return 3 if summary.statuses["skipped"] + summary.statuses["failed"] else 0
+
+
+def _print(out: Path, summary: dict[str, object]) -> None:
+    import pandas as pd
+
+    from medvl.records import RESEARCH_USE
+
+    rows = pd.read_parquet(out / "results.parquet")
+    shown = rows[rows["verdict"].isin(["present", "undecided"])]
+    cells = [
+        [r.case_id, r.region or "", r.label or "", "" if pd.isna(r.score) else f"{r.score:.2f}", r.verdict or "", r.reasons or ""]
+        for r in shown.itertuples()
+    ]
+    table(["study", "region", "finding", "score", "verdict", "reasons"], cells, title="Findings present or undecided")
+    ended = ", ".join(f"{summary[status]} {status}" for status in ("done", "resumed", "skipped", "failed"))
+    say(f"{summary['studies']} studies: {ended}")
+    for code, n in dict(summary["reasons"]).items():  # type: ignore[call-overload]
+        say(f"  {n} x {code}")
+    say(f"Table: {out / 'results.csv'}   Page: medvl view --results {out}")
+    say(RESEARCH_USE)
