@@ -109,7 +109,7 @@ def fit_survival(
     regions: tuple[str, ...],
     penalty: float,
 ) -> SurvivalModel:
-    """Fit weights and baseline on training patients; `reference` is theirs until `with_reference` replaces it.
+    """Fit weights and baseline on training patients; `reference` holds theirs, which `dataclasses.replace` can change.
 
     Raises:
         ValueError: fewer than ten events.

@@ -1,0 +1,166 @@
+"""The survival head: baseline against lifelines, missing regions and ages, JSON."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from lifelines import BreslowFlemingHarringtonFitter, CoxPHFitter
+from lifelines.utils import concordance_index
+
+from medvl.evaluation.survival import HORIZONS_DAYS, SurvivalModel, breslow, features, fit_survival
+
+REGIONS = ("kidney_left", "kidney_right", "chest")
+WIDTH = 2
+
+
+def _cohort(n: int = 240) -> tuple[list[dict[str, np.ndarray]], list[float | None], np.ndarray, np.ndarray]:
+    """Hazard depends on the first value of the left kidney and on age; every region and some ages are missing somewhere."""
+    rng = np.random.default_rng(0)
+    embeddings, ages, risks = [], [], []
+    for i in range(n):
+        rows = {name: rng.normal(size=WIDTH) for name in REGIONS}
+        age = float(rng.normal(60, 10))
+        risks.append(1.2 * rows["kidney_left"][0] + 0.05 * (age - 60))
+        for k, name in enumerate(REGIONS):
+            if i % 10 == k:
+                del rows[name]
+        embeddings.append(rows)
+        ages.append(None if i % 17 == 3 else age)
+    death = 2000 * rng.exponential(size=n) / np.exp(risks)
+    censor = rng.uniform(300, 3000, n)
+    return embeddings, ages, np.minimum(death, censor).round(), death <= censor
+
+
+@pytest.fixture(scope="module")
+def model() -> SurvivalModel:
+    return fit_survival("overall_survival", *_cohort(), REGIONS, 0.05)
+
+
+def _estimate(model: SurvivalModel, *names: str, age: float | None = 60.0) -> dict:
+    values = {"kidney_left": [1.5, 0.1], "kidney_right": [0.2, -0.4], "chest": [0.3, 0.3]}
+    return model.estimate({n: torch.tensor(values[n]) for n in names}, age)
+
+
+def test_baseline_equals_lifelines_without_covariates() -> None:
+    rng = np.random.default_rng(1)
+    time, event = rng.integers(1, 40, 90), rng.random(90) < 0.6
+    at = [0, 5, 17.5, 39, 400]
+    # lifelines spreads tied deaths one by one, Breslow does not; without ties they are the same.
+    assert np.allclose(breslow(np.zeros(90), time, event, at), [_nelson_aalen(time, event, t) for t in at])
+    untied = np.arange(90) + 1.0
+    theirs = BreslowFlemingHarringtonFitter().fit(untied, event).survival_function_
+    expected = [-np.log(theirs.loc[:t].iloc[-1, 0]) for t in at]
+    assert np.allclose(breslow(np.zeros(90), untied, event, at), expected)
+
+
+def _nelson_aalen(time: np.ndarray, event: np.ndarray, until: float) -> float:
+    return sum(((time == t) & event).sum() / (time >= t).sum() for t in range(1, int(until) + 1) if (time >= t).any())
+
+
+def test_baseline_equals_the_one_of_lifelines_cox_fit() -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=150)
+    time, event = rng.exponential(1000, 150) / np.exp(x), rng.random(150) < 0.7
+    fitted = CoxPHFitter(baseline_estimation_method="breslow").fit(pd.DataFrame({"x": x, "t": time, "e": event}), "t", "e")
+    beta = float(fitted.params_["x"])
+    theirs = fitted.baseline_cumulative_hazard_["baseline cumulative hazard"]
+    at = np.quantile(time, [0.1, 0.5, 0.9])
+    expected = [theirs.loc[:t].iloc[-1] for t in at]
+    assert np.allclose(breslow(beta * (x - x.mean()), time, event, at), expected, rtol=1e-6)
+
+
+def test_features_have_a_place_for_everything() -> None:
+    rows = features([{"chest": [5, 6]}, {"kidney_left": [1, 2]}], [None, 70.0], REGIONS, WIDTH)
+    nan = np.nan
+    expected = [[nan, nan, nan, nan, 5, 6, 0, 0, 1, nan], [1, 2, nan, nan, nan, nan, 1, 0, 0, 70]]
+    np.testing.assert_array_equal(rows, expected)
+    filled = features([{"chest": [5, 6]}], [None], REGIONS, WIDTH, np.arange(10.0) + 100)
+    np.testing.assert_array_equal(filled, [[100, 101, 102, 103, 5, 6, 0, 0, 1, 109]])
+
+
+def test_it_learns_the_hazard_it_was_given(model: SurvivalModel) -> None:
+    embeddings, ages, time, event = _cohort()
+    risk = np.array([model.risk(e, a) for e, a in zip(embeddings, ages, strict=True)])
+    assert concordance_index(time, -risk, event) > 0.72
+    assert np.allclose(np.sort(risk), model.reference)
+    assert int(np.abs(model.weights).argmax()) == 0
+    assert model.weights[0] > 0.5
+    assert model.weights[-1] > 0.2
+
+
+def test_estimate_speaks_in_percentiles_and_falling_survival(model: SurvivalModel) -> None:
+    low, high = ({n: torch.full((WIDTH,), v) for n in REGIONS} for v in (-9.0, 9.0))
+    best, worst = model.estimate(low, 30.0), model.estimate(high, 90.0)
+    assert (best["percentile"], worst["percentile"]) == (0.0, 100.0)
+    usual = _estimate(model, *REGIONS)
+    assert 50 < usual["percentile"] < 100
+    assert usual["reasons"] == []
+    assert list(usual["survival"]) == [str(int(t)) for t in HORIZONS_DAYS]
+    curve = list(usual["survival"].values())
+    assert 1 > curve[0] > curve[1] > curve[2] > 0
+    for day, value in usual["survival"].items():
+        at = model.baseline[HORIZONS_DAYS.index(float(day))]
+        assert value == pytest.approx(np.exp(-at * np.exp(usual["value"])), abs=2e-4)
+
+
+def test_survival_is_calibrated_against_kaplan_meier(model: SurvivalModel) -> None:
+    embeddings, ages, time, event = _cohort()
+    from lifelines import KaplanMeierFitter
+
+    seen = KaplanMeierFitter().fit(time, event)
+    told = [
+        model.estimate({k: torch.tensor(v) for k, v in e.items()}, a)["survival"] for e, a in zip(embeddings, ages, strict=True)
+    ]
+    for day in HORIZONS_DAYS:
+        assert np.mean([t[str(int(day))] for t in told]) == pytest.approx(float(seen.predict(day)), abs=0.04)
+
+
+def test_a_missing_region_counts_as_average_and_is_named(model: SurvivalModel) -> None:
+    without = _estimate(model, "kidney_right", "chest")
+    assert [r["code"] for r in without["reasons"]] == ["region_missing"]
+    assert "kidney_left" in without["reasons"][0]["message"]
+    assert "chest" not in without["reasons"][0]["message"]
+    x = np.array([*model.center[:2], 0.2, -0.4, 0.3, 0.3, 0, 1, 1, 60.0])
+    assert without["value"] == pytest.approx(float((x - model.center) / model.scale @ model.weights), abs=1e-3)
+    assert without["value"] < _estimate(model, *REGIONS)["value"]
+
+
+def test_a_missing_age_counts_as_average_and_is_said(model: SurvivalModel) -> None:
+    without = _estimate(model, *REGIONS, age=None)
+    assert [r["code"] for r in without["reasons"]] == ["age_missing"]
+    assert without["value"] == _estimate(model, *REGIONS, age=float(model.center[-1]))["value"]
+
+
+def test_without_any_region_there_is_no_number(model: SurvivalModel) -> None:
+    nothing = _estimate(model)
+    assert (nothing["value"], nothing["percentile"], nothing["survival"]) == (None, None, None)
+    assert [r["code"] for r in nothing["reasons"]] == ["no_usable_region"]
+    assert nothing["endpoint"] == "overall_survival"
+
+
+def test_json_round_trip_gives_the_same_estimates(model: SurvivalModel) -> None:
+    again = SurvivalModel.from_json(json.loads(json.dumps(model.to_json())))
+    assert (again.endpoint, again.regions, again.width) == (model.endpoint, model.regions, model.width)
+    for names in (REGIONS, REGIONS[:1], ()):
+        ours, theirs = _estimate(model, *names), _estimate(again, *names)
+        assert theirs["reasons"] == ours["reasons"]
+        if names:
+            assert theirs["value"] == pytest.approx(ours["value"], abs=3e-4)
+            assert theirs["survival"] == pytest.approx(ours["survival"], abs=3e-4)
+
+
+def test_a_region_always_present_in_training_does_not_explode_when_missing() -> None:
+    embeddings, ages, time, event = _cohort()
+    rng = np.random.default_rng(3)
+    whole = [{n: e.get(n, rng.normal(size=WIDTH)) for n in REGIONS} for e in embeddings]
+    model = fit_survival("x", whole, ages, time, event, REGIONS, 0.05)
+    assert abs(_estimate(model, "chest")["value"]) < 3
+
+
+def test_too_few_events_are_refused() -> None:
+    embeddings, ages, time, event = _cohort()
+    rare = event & (np.cumsum(event) <= 9)
+    with pytest.raises(ValueError, match="at least 10 events, found 9"):
+        fit_survival("x", embeddings, ages, time, rare, REGIONS, 0.05)
