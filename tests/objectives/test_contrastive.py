@@ -128,7 +128,7 @@ def test_all_unknown_is_zero_with_a_gradient_path() -> None:
     image = _units(B, 0).requires_grad_()
     found = assertion_pairs(image, _units(S, 1), torch.full((B, S), -1), torch.tensor(8.0), torch.tensor(0.0))
     found.backward()
-    assert float(found) == 0
+    assert found.item() == 0
     assert image.grad is not None
     assert (image.grad == 0).all()
 
@@ -140,6 +140,6 @@ def test_assertions_are_finite_at_extreme_logits(scale: float) -> None:
     found = assertion_pairs(image, _units(B, 0), agrees, torch.tensor(scale), torch.tensor(-10.0))
     found.backward()
     assert torch.isfinite(found)
-    assert float(found) > 5
+    assert found.item() > 5
     assert image.grad is not None
     assert torch.isfinite(image.grad).all()
