@@ -1,0 +1,107 @@
+"""Findings lists: what is asked, how it is worded, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import medvl_configs
+from medvl.errors import ConfigError
+from medvl.text.prompts import Finding, load_findings
+
+YAML = """
+name: two
+findings:
+  - key: mass
+    label: Mass
+    region: kidney
+    truth: renal_mass
+    templates: ["{}.", "there is {} today."]
+    present: ["a mass in the {side} kidney", "a tumour"]
+    absent: ["no mass"]
+  - key: large
+    label: Large
+    region: kidney
+    truth: mass_large
+    given: mass
+    phases: [arterial]
+    present: ["the {side} mass is large."]
+    absent: ["the {side} mass is small."]
+"""
+
+
+def _without(key: str) -> str:
+    values = yaml.safe_load(YAML)
+    del values["findings"][0][key]
+    return yaml.safe_dump(values)
+
+
+def test_every_template_meets_every_descriptor_on_its_side() -> None:
+    mass = load_findings(YAML)["mass"]
+    present, absent = mass.prompts("kidney_left")
+    assert present == [
+        "A mass in the left kidney.",
+        "A tumour.",
+        "There is a mass in the left kidney today.",
+        "There is a tumour today.",
+    ]
+    assert absent == ["No mass.", "There is no mass today."]
+    assert [p.replace("right", "left") for p in mass.prompts("kidney_right")[0]] == present
+    assert "right" in mass.prompts("kidney_right")[0][0]
+
+
+def test_descriptors_without_templates_are_sentences() -> None:
+    assert load_findings(YAML)["large"].prompts("kidney_right") == (["The right mass is large."], ["The right mass is small."])
+
+
+def test_file_text_and_plain_values_read_alike(tmp_path: Path) -> None:
+    path = tmp_path / "list.yaml"
+    path.write_text(YAML, encoding="utf-8")
+    assert load_findings(path) == load_findings(YAML) == load_findings(yaml.safe_load(YAML))
+    assert [f.given for f in load_findings(path).findings] == [None, "mass"]
+
+
+@pytest.mark.parametrize("key", ["key", "label", "region", "truth", "present", "absent"])
+def test_missing_keys_are_named(key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"findings\.0\.{key}"):
+        load_findings(_without(key))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (YAML.replace("truth: renal_mass", "truth: renal_mass\n    colour: red"), "colour"),
+        (YAML + "\nother: 1\n", "other"),
+        (YAML.replace("key: large", "key: mass").replace("given: mass", "given: null"), "two findings are called mass"),
+        (YAML.replace("given: mass", "given: tumour"), "large is given tumour, which is no finding of the list two"),
+        (YAML.replace("present: [", "present: [[", 1), "not usable"),
+        ("- just\n- a list\n", "not usable"),
+        ("", "not usable"),
+        (YAML.replace('absent: ["no mass"]', "absent: no mass"), r"findings\.0\.absent"),
+    ],
+)
+def test_bad_lists_are_refused_with_what_is_wrong(text: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        load_findings(text)
+
+
+def _bundled() -> list[Finding]:
+    return list(load_findings(Path(str(medvl_configs.__path__[0])) / "findings" / "phantom.yaml").findings)
+
+
+@pytest.mark.parametrize("finding", _bundled(), ids=lambda f: f.key)
+def test_bundled_prompts_are_sentences_that_differ_by_side_and_answer(finding: Finding) -> None:
+    sided = finding.region == "kidney"
+    regions = ("kidney_left", "kidney_right") if sided else (finding.region,)
+    for region in regions:
+        present, absent = finding.prompts(region)
+        for text in (*present, *absent):
+            assert text[0].isupper()
+            assert text.endswith(".")
+            assert not set("{}") & set(text)
+            assert ".." not in text
+        assert not set(present) & set(absent)
+        assert len(set(present)) == len(present) > 2
+    if sided:
+        assert set(finding.prompts("kidney_left")[0]) != set(finding.prompts("kidney_right")[0])
+        assert not any("right" in text for text in (*finding.prompts("kidney_left")[0], *finding.prompts("kidney_left")[1]))
