@@ -1,9 +1,15 @@
 """Fixtures for every test."""
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tiny import Tiny
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +19,11 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data: put it at {folder}, or set MEDVL_SHARED_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A finished training run of seconds, with its bundle; not to be changed by a test."""
+    from tiny import train
+
+    return train(tmp_path_factory.mktemp("tiny"))

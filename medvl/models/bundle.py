@@ -111,7 +111,7 @@ def open_bundle(folder: Path) -> Bundle:
         manifest = json.loads((folder / "bundle.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise BundleError(f"no bundle.json in {folder}; give a bundle folder or the name of a built-in bundle") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # neither JSON nor UTF-8
         raise BundleError(f"bundle.json in {folder} is not JSON: {error}") from error
     if not isinstance(manifest, dict) or manifest.get("schema") != SCHEMA:
         found = manifest.get("schema") if isinstance(manifest, dict) else type(manifest).__name__
