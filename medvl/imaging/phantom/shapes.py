@@ -119,7 +119,7 @@ class Ellipsoid:
 
     def _edged(self, canvas: Canvas, window: Window) -> F32:
         u = self._scaled(*self._local(canvas, window))
-        level = np.sqrt(u[0] ** 2 + u[1] ** 2 + u[2] ** 2)
+        level = np.maximum(np.sqrt(u[0] ** 2 + u[1] ** 2 + u[2] ** 2), np.float32(1e-6))  # 0 at the very centre has no normal
         g = [p / np.float32(r) for p, r in zip(u, self.radii, strict=True)]
         if self.turn is not None:
             t = self.turn.astype(np.float32)
