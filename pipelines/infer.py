@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from medvl.errors import ConfigError
+
 from .built_in import bundle_folder
 from .console import emit_json, err, say, table, warn
 
@@ -14,17 +16,15 @@ def run(inputs: list[Path], *, bundle: str, out: Path, device: str = "auto", as_
 
     Raises:
         BundleError: the bundle is not there, incomplete or altered.
+        ConfigError: a device is asked for that is not there.
     """
-    folder = bundle_folder(bundle)
+    folder, chosen = bundle_folder(bundle), _device(device)
     with err().status("loading the model"):
-        import torch
-
         from medvl.inference.batch import run_batch
         from medvl.inference.predictor import Predictor
         from medvl.inference.results import replace_text
         from medvl.models.bundle import open_bundle
 
-        chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
         predictor = Predictor(open_bundle(folder), chosen)
     done = 0
 
@@ -40,6 +40,17 @@ def run(inputs: list[Path], *, bundle: str, out: Path, device: str = "auto", as_
     else:
         _print(out, summary.as_dict())
     return 3 if summary.statuses["skipped"] + summary.statuses["failed"] else 0
+
+
+def _device(wanted: str) -> str:
+    """``cuda`` or ``cpu``; auto takes CUDA where there is one."""
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "--device cuda, but PyTorch sees no CUDA device; give --device cpu or auto, or see docs/how-to/use-a-gpu.md"
+        )
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
 
 
 def _print(out: Path, summary: dict[str, object]) -> None:

@@ -75,10 +75,10 @@ def _studies(source: Path, folder: ResultsFolder, predictor: Predictor, summary:
 
 
 def _one(study: Study, source: Path, folder: ResultsFolder, predictor: Predictor, summary: Summary, told: Told | None) -> None:
-    case_id = folder.case_id(study.key)
+    case_id = folder.case_id(_identity(study))
     entry = study.entries[0] if study.chosen is not None else None
     context = (source, folder, predictor, summary, told)
-    if folder.finished(case_id, predictor.bundle, entry.key if entry else None):
+    if folder.finished(case_id, predictor.bundle, entry):
         _count(case_id, "resumed", [], summary, told)
         return
     try:
@@ -89,6 +89,12 @@ def _one(study: Study, source: Path, folder: ResultsFolder, predictor: Predictor
         _end(case_id, "skipped", [Reason(error.code, error.message)], entry, None, context)
     except Exception as error:
         _end(case_id, "failed", [_failure(error)], entry, None, context)
+
+
+def _identity(study: Study) -> str:
+    """What makes a study this one: its own UID, or for NIfTI, which has none, where the file lies."""
+    path = study.entries[0].path if study.entries else None
+    return study.key if path is None else f"file:{path.resolve()}"
 
 
 def _end(

@@ -143,7 +143,17 @@ class Predictor:
                     "region_incomplete", f"the scan covers {ready.covered:.0%} of {name}; at least {MIN_COVERED:.0%} is needed"
                 ),
             )
-        return RegionResult(name, place, "localiser", grid, ready.covered, None, None, reasons, to_hu_grid(volume, grid))
+        return RegionResult(
+            name,
+            place,
+            "localiser",
+            grid,
+            ready.covered,
+            None,
+            None,
+            reasons,
+            to_hu_grid(volume, grid, fill=self.contract.fill_hu),
+        )
 
     @torch.no_grad()
     def _embed(self, regions: dict[str, RegionResult]) -> dict[str, RegionResult]:
@@ -155,7 +165,8 @@ class Predictor:
             pixels = torch.stack([self.pixels(r.hu, r.name) for r in usable])  # type: ignore[arg-type]
             tags = torch.full((len(usable),), index)
             pooled = self.clip.pooled(pixels, tags).float().cpu().numpy()
-            embeddings = functional.normalize(self.clip.project(torch.from_numpy(pooled), tags), dim=-1)
+            raw = self.clip.project(torch.from_numpy(pooled).to(self.device), tags)
+            embeddings = functional.normalize(raw, dim=-1).cpu()
             familiar = self.familiarity[kind]
             for row, region in enumerate(usable):
                 distance = float(familiar.distance(pooled[row : row + 1])[0])

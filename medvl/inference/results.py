@@ -64,14 +64,14 @@ class ResultsFolder:
         """Where a study's results lie."""
         return self.out / "studies" / case_id
 
-    def finished(self, case_id: str, bundle: Bundle, series_key: str | None) -> bool:
-        """Whether a complete result of this bundle and this series is there."""
+    def finished(self, case_id: str, bundle: Bundle, entry: Entry | None) -> bool:
+        """Whether this bundle is done with this series as it is now; what was skipped is looked at again."""
         try:
             values = json.loads((self.folder(case_id) / "findings.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return False
-        same = values.get("bundle", {}).get("sha256") == bundle.sha256 and (values.get("series") or {}).get("key") == series_key
-        return bool(same and values.get("status") in ("done", "skipped"))
+        same = values.get("bundle", {}).get("sha256") == bundle.sha256 and values.get("series") == _series(entry)
+        return bool(same and values.get("status") == "done")
 
     def write(self, case_id: str, values: Mapping[str, Any], result: CaseResult | None) -> None:
         """One study: heat maps first, then `findings.json`."""
