@@ -1,4 +1,4 @@
-"""A phantom cohort on disk: crops equal resampled whole scans, builds resume, keys follow their contents."""
+"""A phantom cohort on disk: crops equal the resampled scan, builds resume, keys follow their contents."""
 
 import json
 from dataclasses import replace
@@ -80,7 +80,7 @@ def _quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("medvl.data.cohort.render", lambda patient, geometry: render(patient, geometry, noise=False))
 
 
-def test_a_crop_equals_the_whole_scan_resampled_by_simpleitk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crop_equals_the_scanners_own_voxels_resampled_by_simpleitk(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own voxels lie elsewhere between slices than the scanner's do, so it is compared where the anatomy is smooth."""
     _quiet(monkeypatch)
     spec = RegionSpec("kidney_left", (15, 25, 21), (5.0, 2.9, 2.6), WINDOWS)
@@ -88,8 +88,10 @@ def test_a_crop_equals_the_whole_scan_resampled_by_simpleitk(monkeypatch: pytest
     patient = sample_patient(11, number)
     hu, covered = phantom_crop(11, number, spec, 0.0)
     assert covered == 1
-    scan = render(patient, noise=False)
     grid = Geometry.centered(region_centers(patient)["kidney_left"], spec.grid_dhw, spec.spacing_mm)
+    whole = scanner_geometry(patient)
+    corners = np.sort(whole.to_index([grid.to_lps((-4, -4, -4)), grid.to_lps(np.array(spec.grid_dhw) + 4)]).astype(int), axis=0)
+    scan = render(patient, whole.crop(tuple(corners[0].tolist()), tuple(np.ptp(corners, axis=0).tolist())), noise=False)
     expected = _resampled(scan.hu, scan.geometry, grid)
     mirrored = _resampled(scan.hu[:, :, ::-1], scan.geometry, grid)
     gaps = np.abs(hu - expected)

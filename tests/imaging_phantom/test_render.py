@@ -19,7 +19,7 @@ from medvl.imaging.phantom.truth import Chest, Cyst, Kidney, Mass, Patient, Ston
 from medvl.recipe import CohortConfig
 from medvl.records import Volume
 
-MASS = Mass(44.0, "upper", 0.6, "solid", False, False, "avid")
+MASS = Mass(44.0, "upper", 0.6, "solid", False, False, "mild")
 SPACING = (3.0, 1.7, 2.1)
 
 
@@ -199,7 +199,7 @@ def test_the_scan_covers_what_its_coverage_says_and_keeps_its_field_of_view() ->
 
 
 LESIONS = {
-    "renal_mass": ({"mass": MASS}, ORGAN_HU["avid"]["portal_venous"]),
+    "renal_mass": ({"mass": MASS}, ORGAN_HU["mild"]["portal_venous"]),
     "renal_cyst": ({"cysts": (Cyst(36.0, "lower"),)}, 5.0),
     "renal_stone": ({"stones": (Stone(20.0, "interpolar"),)}, 950.0),
     "hydronephrosis": ({"grade": "severe"}, 9.0),
