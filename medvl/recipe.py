@@ -69,6 +69,7 @@ class Recipe(_Strict):
     localise: StageConfig
     localiser_scans: int = 300
     attributes: StageConfig
+    mark_weight: float = 0.0
     text: StageConfig
     align: AlignConfig
     statements: int = 12_000

@@ -14,7 +14,7 @@ BUNDLE = "phantom-demo"
 SEED = 7
 
 
-def run(out: Path, *, n: int = 6, view: bool = True) -> int:
+def run(out: Path, *, n: int = 6, view_page: bool = True) -> int:
     """Write phantom studies as DICOM, run the bundled model, print findings, and open the viewer unless told not to.
 
     Returns:
@@ -27,7 +27,7 @@ def run(out: Path, *, n: int = 6, view: bool = True) -> int:
     warn(f"2/3  findings with evidence from the bundled model {BUNDLE}")
     code = infer.run([cohort / "dicom"], bundle=BUNDLE, out=results, device="auto")
     say(f"Done in {time.monotonic() - started:.0f} s. What the phantoms truly have: {cohort / 'truth'}")
-    if not view:
+    if not view_page:
         return code
     if not sys.stdout.isatty():
         say(f"Open the page with: medvl view --results {results}")

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from medvl.geometry import Geometry
 from medvl.imaging.phantom.render import COVERAGE_Z_MM, region_centers, render
 from medvl.imaging.phantom.sample import sample_patient
+from medvl.imaging.phantom.truth import Patient
 from medvl.imaging.phantom.write import report_of
 from medvl.imaging.preprocess import Contract, RegionSpec
 from medvl.imaging.resample import resample
@@ -62,9 +63,7 @@ class Cohort:
 def phantom_crop(seed: int, number: int, spec: RegionSpec, jitter_mm: float) -> tuple[NDArray[np.int16], float]:
     """(D, H, W) int16 HU of one region of one phantom as its scanner saw it, and the share of it the scan covers."""
     patient = sample_patient(seed, number)
-    center = region_centers(patient)[spec.name]
-    rng = np.random.default_rng([seed, number, 3, sum(map(ord, spec.name))])
-    target = Geometry.centered(center + rng.uniform(-jitter_mm, jitter_mm, 3), spec.grid_dhw, spec.spacing_mm)
+    target = crop_geometry(patient, spec, jitter_mm)
     native = _native_part(target, patient.scanner.spacing_dhw_mm, COVERAGE_Z_MM[patient.scanner.coverage])
     if native is None:
         return np.full(spec.grid_dhw, -1024, np.int16), 0.0
@@ -77,6 +76,13 @@ def phantom_crop(seed: int, number: int, spec: RegionSpec, jitter_mm: float) -> 
         return np.full(spec.grid_dhw, -1024, np.int16), covered
     hu = resample(render(patient, native), target)
     return np.rint(hu).astype(np.int16), covered
+
+
+def crop_geometry(patient: Patient, spec: RegionSpec, jitter_mm: float) -> Geometry:
+    """The grid of one training crop: around the region's true centre, moved by up to `jitter_mm` along each axis."""
+    rng = np.random.default_rng([patient.seed, int(patient.patient_id[2:]), 3, sum(map(ord, spec.name))])
+    center = region_centers(patient)[spec.name] + rng.uniform(-jitter_mm, jitter_mm, 3)
+    return Geometry.centered(center, spec.grid_dhw, spec.spacing_mm)
 
 
 def _native_part(target: Geometry, spacing: tuple[float, float, float], z_mm: tuple[float, float]) -> Geometry | None:

@@ -22,6 +22,7 @@ class KindTargets(BaseModel):
         binary: present or absent attributes.
         classes: attribute to its class names, in order.
         numbers: attribute to (mean, standard deviation), for standardising; unit in the name.
+        marks: findings whose place may be taught where masks exist, at most eight.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,6 +30,7 @@ class KindTargets(BaseModel):
     binary: tuple[str, ...]
     classes: dict[str, tuple[str, ...]] = {}
     numbers: dict[str, tuple[float, float]] = {}
+    marks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
 from medvl.data.cohort import Cohort
 from medvl.data.statements import RegionTexts
@@ -19,6 +21,8 @@ from medvl.recipe import Recipe
 from medvl.training.batches import Sampler, to_pixels, vary
 from medvl.training.optim import adamw, schedule
 
+MOST_WEIGHT = 12.0
+MARK_GAIN, MARK_OFFSET = 8.0, -5.0
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
@@ -33,6 +37,33 @@ class AttributeHeads(nn.Module):
     def forward(self, features: Tensor) -> list[Tensor]:
         """Binary logits (B, K), one (B, n) per class attribute, and numbers (B, M)."""
         return list(self.linear(features).float().split(self.sizes, dim=1))
+
+
+def mark_loss(logits: Tensor, marks: NDArray[np.uint8]) -> Tensor:
+    """() mean cross-entropy of (B, L, K) logits with (B, d, h, w) bits; marked cells weigh more, up to `MOST_WEIGHT`.
+
+    A cell in a thousand is marked, and the region's answer is the maximum over all: weighing both sides alike would flood it.
+    Each finding's sum is divided by the weight of its marked cells, so that rare findings are not drowned by common ones.
+    """
+    order = np.arange(logits.shape[-1], dtype=np.uint8)
+    bits = torch.from_numpy(marks.reshape(len(marks), -1, 1) >> order & 1).float()
+    raw = functional.binary_cross_entropy_with_logits(logits.float(), bits, reduction="none")
+    share = bits.mean((0, 1)).clamp(1e-4, 0.5)
+    weight = (0.25 / share).clamp(1.0, MOST_WEIGHT)
+    return (raw * (bits * weight + (1 - bits))).sum((0, 1)).div((bits * weight).sum((0, 1)) + MOST_WEIGHT).mean()
+
+
+def mark_channels(kinds: Mapping[str, KindTargets]) -> dict[str, slice]:
+    """Which channels of the pool's maximum are taught where each kind's findings lie."""
+    ends = np.cumsum([0, *(len(kind.marks) for kind in kinds.values())])
+    return {name: slice(int(a), int(b)) for name, a, b in zip(kinds, ends[:-1], ends[1:], strict=True)}
+
+
+def _start_silent(layer: nn.Linear, n_channels: int) -> None:
+    """Start the taught channels at nothing: next to no cell is marked, and a random start would first have to unlearn."""
+    with torch.no_grad():
+        layer.weight[:n_channels] = 0.0
+        layer.bias[:n_channels] = 0.0
 
 
 def attribute_loss(outputs: list[Tensor], targets: Targets) -> Tensor:
@@ -52,10 +83,16 @@ class KindData:
     kind: KindTargets
     texts: RegionTexts
     windows_hu: tuple[tuple[float, float], ...]
+    marks: NDArray[np.uint8] | None = None
 
     def crops(self, cohort: Cohort, rows: np.ndarray) -> np.ndarray:
         """(B, D, H, W) int16 HU of those rows of the texts."""
         return np.stack([cohort.hu[r, c] for r, c in zip(self.texts.rows[rows], self.texts.columns[rows], strict=True)])
+
+    def marked(self, rows: np.ndarray) -> NDArray[np.uint8]:
+        """(B, d, h, w) bits of those rows."""
+        assert self.marks is not None  # noqa: S101 - asked only of cohorts that have them
+        return np.stack([self.marks[r, c] for r, c in zip(self.texts.rows[rows], self.texts.columns[rows], strict=True)])
 
 
 def heads_for(model: RegionClip, kinds: Mapping[str, KindTargets]) -> nn.ModuleDict:
@@ -74,7 +111,10 @@ def train_attributes(
 ) -> None:
     """Train image tower, pooling and heads in place; each step takes one batch of every kind, the rarer at half size."""
     config = recipe.attributes
-    optimiser = adamw([(model.image, 1.0), (model.pool, 1.0), (heads, 1.0)], config)
+    optimiser = adamw([(model.image, 1.0), (model.pool, 2.0), (heads, 2.0)], config)
+    channels = mark_channels(recipe.kinds)
+    if recipe.mark_weight > 0:
+        _start_silent(model.pool.peak, max(c.stop for c in channels.values()))
     rate = schedule(optimiser, config)
     rng = np.random.default_rng(recipe.seed)
     most = max(len(d.texts) for d in data.values())
@@ -85,8 +125,13 @@ def train_attributes(
     model.train()
     for step in range(config.steps):
         rows = {name: samplers[name].next() for name in data}
-        outputs = _forward(model, heads, data, rows, {name: part.crops(cohort, rows[name]) for name, part in data.items()}, rng)
+        crops = {name: part.crops(cohort, rows[name]) for name, part in data.items()}
+        outputs, tokens = _forward(model, heads, data, rows, crops, rng)
         losses = {name: attribute_loss(outputs[name], part.texts.targets[rows[name]]) for name, part in data.items()}
+        if recipe.mark_weight > 0:
+            for name, part in data.items():
+                logits = MARK_GAIN * model.pool.peak(tokens[name].float())[..., channels[name]] + MARK_OFFSET
+                losses[f"{name} marks"] = recipe.mark_weight * mark_loss(logits, part.marked(rows[name]))
         optimiser.zero_grad(set_to_none=True)
         torch.stack(list(losses.values())).sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 2.0)
@@ -106,13 +151,16 @@ def _forward(
     rows: Mapping[str, np.ndarray],
     crops: Mapping[str, np.ndarray],
     rng: np.random.Generator,
-) -> dict[str, list[Tensor]]:
-    """Head outputs by kind. All kinds pass the trunk in one batch: its batch statistics must be those it will use later."""
+) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
+    """Head outputs and tokens by kind. All kinds pass in one batch, so that batch statistics fit all of them."""
     pixels = torch.cat([to_pixels(vary(crops[name], rng), part.windows_hu) for name, part in data.items()])
     kinds = torch.cat([torch.full((len(rows[name]),), part.index) for name, part in data.items()])
     with torch.autocast("cpu", torch.bfloat16):
-        pooled = model.pooled(pixels.contiguous(memory_format=torch.channels_last_3d), kinds)
-        return {name: heads[name](part) for name, part in zip(data, pooled.split([len(r) for r in rows.values()]), strict=True)}
+        tokens, _ = model.image(pixels.contiguous(memory_format=torch.channels_last_3d))
+        pooled = model.pool(tokens, kinds)
+        sizes = [len(r) for r in rows.values()]
+        outputs = {name: heads[name](part) for name, part in zip(data, pooled.split(sizes), strict=True)}
+    return outputs, dict(zip(data, tokens.split(sizes), strict=True))
 
 
 @torch.no_grad()

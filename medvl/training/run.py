@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from medvl.data.cohort import MIN_COVERED, Cohort, PhantomCohort, build_phantom
+from medvl.data.marks import build_marks
 from medvl.data.statements import Statements, region_texts, statements
 from medvl.errors import ConfigError
 from medvl.models.clip import RegionClip
@@ -57,6 +58,8 @@ def open_workspace(recipe: Recipe, out: Path, cache: Path, progress: Progress) -
         told = _counter(progress, f"cohort {name}")
         cohorts[name] = build_phantom(cache, which, recipe.input_contract, workers=recipe.workers, progress=told)
     data = {name: kind_data(recipe, cohort) for name, cohort in cohorts.items()}
+    if recipe.mark_weight > 0:
+        data["train"] = _with_marks(recipe, cache, data["train"])
     pool = {name: statements(part.texts, part.kind, recipe.statements, recipe.seed) for name, part in data["train"].items()}
     return Workspace(
         out,
@@ -69,6 +72,13 @@ def open_workspace(recipe: Recipe, out: Path, cache: Path, progress: Progress) -
         _tokenizer(out, recipe, data["train"]),
         progress,
     )
+
+
+def _with_marks(recipe: Recipe, cache: Path, data: dict[str, KindData]) -> dict[str, KindData]:
+    which = PhantomCohort(recipe.cohort.seed, 0, recipe.cohort.n_train, recipe.cohort.jitter_mm)
+    names = {region: kind.marks for kind in recipe.kinds.values() for region in kind.regions}
+    marks = build_marks(cache / which.key(recipe.input_contract), which, recipe.input_contract, names, recipe.workers)
+    return {name: replace(part, marks=marks) for name, part in data.items()}
 
 
 def _counter(progress: Progress, name: str) -> Callable[[int, int], None]:

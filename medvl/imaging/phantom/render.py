@@ -288,6 +288,8 @@ def lesion_masks(patient: Patient, geometry: Geometry) -> dict[str, NDArray[np.b
         k, region = anatomy.kidneys[kidney.side], f"kidney_{kidney.side}"
         if k.mass is not None:
             masks[f"renal_mass@{region}"] = _union(canvas, (k.mass,))
+        if k.mass_specks:
+            masks[f"mass_calcification@{region}"] = _union(canvas, k.mass_specks)
         for name, solids in (("renal_cyst", k.cysts), ("renal_stone", k.stones)):
             if solids:
                 masks[f"{name}@{region}"] = _union(canvas, solids)
@@ -320,5 +322,5 @@ def _union(canvas: Canvas, solids: tuple[Ellipsoid, ...]) -> NDArray[np.bool_]:
         found = solid.coverage(canvas)
         if found is not None:
             window, cover = found
-            mask[window] |= cover >= min(0.5, 0.5 * float(cover.max()) if cover.size else 0.5)
+            mask[window] |= (cover > 0) & (cover >= min(0.5, 0.5 * float(cover.max())))
     return mask

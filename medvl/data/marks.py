@@ -1,0 +1,74 @@
+"""Where the findings of training phantoms lie, on the model's token grid: one bit a finding, for learning where to look.
+
+These marks stand for the lesion masks that a group may have of some of its own cases. They are used in training only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvl.data.cohort import PhantomCohort, crop_geometry
+from medvl.geometry import Geometry
+from medvl.imaging.phantom.render import lesion_masks
+from medvl.imaging.phantom.sample import sample_patient
+from medvl.imaging.phantom.truth import Patient
+from medvl.imaging.preprocess import Contract, RegionSpec
+
+CELL = 4
+_FINE = 2
+
+
+def build_marks(
+    folder: Path, cohort: PhantomCohort, contract: Contract, names: Mapping[str, Sequence[str]], workers: int
+) -> NDArray[np.uint8]:
+    """(N, R, d, h, w) uint8 on the token grid, a cell of `CELL` voxels a side; bit k is set where finding k of the region lies.
+
+    Args:
+        folder: the cohort's own folder; the result is kept there as `marks.npy`.
+        cohort: which patients.
+        contract: the regions' grids.
+        names: findings by region name, at most eight each, in the order of their bits.
+        workers: processes.
+    """
+    path = folder / "marks.npy"
+    if path.exists():
+        return np.asarray(np.load(path))
+    numbers = range(cohort.start, cohort.start + cohort.n)
+    jobs = [(cohort.seed, number, cohort.jitter_mm, contract, dict(names)) for number in numbers]
+    if workers <= 1:
+        rows = [_of_patient(job) for job in jobs]
+    else:
+        with ProcessPoolExecutor(workers) as pool:
+            rows = list(pool.map(_of_patient, jobs, chunksize=32))
+    marks = np.stack(rows)
+    part = path.with_suffix(".part.npy")
+    np.save(part, marks, allow_pickle=False)
+    part.replace(path)
+    return marks
+
+
+def _of_patient(job: tuple[int, int, float, Contract, dict[str, Sequence[str]]]) -> NDArray[np.uint8]:
+    seed, number, jitter_mm, contract, names = job
+    patient = sample_patient(seed, number)
+    grids = [crop_geometry(patient, spec, jitter_mm) for spec in contract.regions]
+    return np.stack([_of_region(g, patient, s, names[s.name]) for g, s in zip(grids, contract.regions, strict=True)])
+
+
+def _of_region(grid: Geometry, patient: Patient, spec: RegionSpec, names: Sequence[str]) -> NDArray[np.uint8]:
+    step = CELL // _FINE
+    d, h, w = (n // step for n in spec.grid_dhw)
+    a, b, c = (s * step for s in spec.spacing_mm)
+    fine = Geometry.centered(grid.center_lps, (d, h, w), (a, b, c))
+    masks = lesion_masks(patient, fine)
+    out = np.zeros((d // _FINE, h // _FINE, w // _FINE), np.uint8)
+    for bit, name in enumerate(names):
+        mask = masks.get(f"{name}@{spec.name}")
+        if mask is not None:
+            cells = mask.reshape(d // _FINE, _FINE, h // _FINE, _FINE, w // _FINE, _FINE).any(axis=(1, 3, 5))
+            out |= cells.astype(np.uint8) << np.uint8(bit)
+    return out
