@@ -104,6 +104,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         recipe.input_contract  # noqa: B018 - raises when the contract is wrong
     except ValidationError as error:
         raise ConfigError(_explain(error, path)) from error
+    except (TypeError, ValueError) as error:  # of a contract whose values are no numbers
+        raise ConfigError(f"{path}: contract: {error}") from error
     return recipe
 
 
@@ -117,7 +119,10 @@ def _override(values: dict[str, Any], text: str) -> None:
         node = node.setdefault(name, {})
         if not isinstance(node, dict):
             raise ConfigError(f"--set {text}: {name} is a value, not a group of keys")
-    node[last] = yaml.safe_load(value)
+    try:
+        node[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}: the value is not valid YAML") from error
 
 
 def _explain(error: ValidationError, path: Path) -> str:

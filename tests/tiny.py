@@ -52,7 +52,6 @@ _CHANGES: dict[str, Any] = {
     "align.n_statements": 16,
     "statements": 200,
     "workers": 1,
-    "mark_weight": 0.0,
 }
 OVERRIDES = [f"{key}={json.dumps(value)}" for key, value in _CHANGES.items()]
 
