@@ -185,13 +185,17 @@ def evaluate(
     ] = None,
     split: Annotated[str, typer.Option(metavar="NAME", help="Which patients.")] = "test",
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Also write the tables here.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="A `medvl train` folder; its first stage is scored beside the bundle.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=10, help="Only the first N patients.")] = None,
 ) -> None:
     """Print the held-out table of a bundle: findings, retrieval, survival and pointing, with confidence intervals."""
     if data is not None:
         _existing(data)
     from . import evaluate as verb
 
-    raise typer.Exit(verb.run(bundle=bundle, data=data, split=split, out=out))
+    raise typer.Exit(verb.run(bundle=bundle, data=data, split=split, out=out, baseline=baseline, limit=limit))
 
 
 @app.command(epilog=_examples("medvl demo", "medvl demo --n 2 --no-view"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +21,19 @@ if TYPE_CHECKING:
     from medvl.records import Volume
 
 
-def run(*, bundle: str, data: Path | None = None, split: str = "test", out: Path | None = None, limit: int | None = None) -> int:
-    """Exit code 0 after printing the tables; `evaluation.json` also goes to `out` if given.
+def run(
+    *,
+    bundle: str,
+    data: Path | None = None,
+    split: str = "test",
+    out: Path | None = None,
+    baseline: Path | None = None,
+    limit: int | None = None,
+) -> int:
+    """Exit code 0 after printing the tables; `evaluation.json` and `evaluation.md` also go to `out` if given.
 
     Raises:
-        ConfigError: the split or the cohort folder is not usable.
+        ConfigError: the split, the cohort folder or the baseline run is not usable.
     """
     folder = bundle_folder(bundle)
     with err().status("loading the model"):
@@ -38,13 +46,44 @@ def run(*, bundle: str, data: Path | None = None, split: str = "test", out: Path
     held = list(_held(predictor, opened, data, split, limit))
     with err().status("bootstrap intervals"):
         result = measure(held, predictor, predictor.embed_texts)
+    if baseline is not None:
+        _add_baseline(result["findings"], held, predictor, baseline)
     result = {"bundle": opened.name, "bundle_sha256": opened.sha256, "split": split, **result}
-    _print(result)
+    tables = list(_tables(result))
+    for title, columns, rows in tables:
+        table(columns, rows, title=title)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        say(f"Written: {out / 'evaluation.json'}")
+        (out / "evaluation.md").write_text(_markdown(tables), encoding="utf-8")
+        say(f"Written: {out / 'evaluation.json'}, {out / 'evaluation.md'}")
     return 0
+
+
+def _add_baseline(findings: dict[str, Any], held: Sequence[Held], predictor: Predictor, run: Path) -> None:
+    """AUROC of the run's supervised first stage on the same regions, under `supervised` of each finding."""
+    import numpy as np
+
+    from medvl.evaluation.metrics import auroc
+    from medvl.inference.holdout import truth_of
+    from medvl.training.baseline import SupervisedBaseline
+
+    stage = SupervisedBaseline(run)
+    known: dict[str, tuple[list[int], list[float]]] = {key: ([], []) for key in findings}
+    for region in predictor.bank_regions():
+        usable = [h for h in held if h.result.regions[region].embedding is not None]
+        crops = [h.result.regions[region].hu for h in usable]
+        scores = stage.scores(region, [c for c in crops if c is not None]) if crops else {}
+        for key, (labels, values) in known.items():
+            finding = predictor.findings[key]
+            if region in predictor.kinds[finding.region]:
+                for h, value in zip(usable, scores.get(finding.truth, ()), strict=False):
+                    truth = truth_of(finding, region, h.patient)
+                    if truth is not None:
+                        labels.append(truth)
+                        values.append(float(value))
+    for key, (labels, values) in known.items():
+        findings[key]["supervised"] = round(auroc(np.array(labels), np.array(values)), 4) if len(set(labels)) == 2 else None
 
 
 def _held(predictor: Predictor, bundle: Bundle, data: Path | None, split: str, limit: int | None) -> Iterator[Held]:
@@ -100,44 +139,77 @@ def _from_folder(data: Path, split: str) -> tuple[Iterator[tuple[Patient, Volume
     return scans(), len(rows)
 
 
-def _print(result: dict[str, Any]) -> None:
-    def span(values: dict[str, Any], key: str) -> str:
-        return f"{values[key]:.3f} [{values['ci'][0]:.3f}, {values['ci'][1]:.3f}]"
-
+def _tables(result: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[Any]]]]:
+    """(title, columns, rows) of each table."""
+    found = result["findings"]
     rows = [
         [
-            k,
+            key,
             f["n"],
             f["present"],
-            span(f, "auroc"),
+            _span(f, "auroc"),
+            _number(f.get("supervised")),
             _percent(f["sensitivity"]),
             _percent(f["specificity"]),
-            _percent(f["undecided"]),
-            f"{f['ece']:.3f}",
         ]
-        for k, f in result["findings"].items()
+
+        for key, f in found.items()
     ]
-    mean = sum(f["auroc"] for f in result["findings"].values()) / max(1, len(rows))
-    rows.append(["mean", "", "", f"{mean:.3f}", "", "", "", ""])
-    heads = ["finding", "regions", "present", "zero-shot AUROC [95 % CI]", "sensitivity", "specificity", "undecided", "ECE"]
-    table(heads, rows, title=f"{result['bundle']}, {result['patients']} {result['split']} patients")
+    means = [_mean([f["auroc"] for f in found.values()]), _mean([f.get("supervised") for f in found.values()])]
+    rows.append(["mean", "", "", *means, "", "", "", ""])
+    heads = [
+        "finding",
+        "regions",
+        "present",
+        "zero-shot AUROC [95 % CI]",
+        "supervised",
+        "sensitivity",
+        "specificity",
+        "undecided",
+        "ECE",
+    ]
+    yield f"{result['bundle']}, {result['patients']} {result['split']} patients", heads, rows
     r = result["retrieval"]
     rows = [
-        [way.replace("_", " "), *(span(r[f"{way}_recall_at_{k}"], "value") for k in (1, 5, 10)), r[f"{way}_median_rank"]]
+        [
+            way.replace("_", " "),
+            *(_span(r[f"{way}_recall_at_{k}"], "value") for k in (1, 5, 10)),
+            f"{r[f'{way}_median_rank']:.1f}",
+        ]
         for way in ("image_to_report", "report_to_image")
     ]
-    table(
-        ["retrieval", "R@1", "R@5", "R@10", "median rank"],
-        rows,
-        title=f"{r['galleries']} galleries of {r['gallery']}; chance at 1: {r['chance_at_1']}",
-    )
+    title = f"Retrieval, {r['galleries']} galleries of {r['gallery']} patients; chance at 1: {r['chance_at_1']}"
+    yield title, ["way", "R@1", "R@5", "R@10", "median rank"], rows
     s = result["survival"]
-    rows = [[name, span(s[name], "c_index")] for name in ("model", "oracle", "age_only")]
-    table(["survival", "C-index [95 % CI]"], rows, title=f"{s['n']} patients, {s['events']} deaths; oracle: the true hazard")
-    rows = [[k, p["n"], span(p, "rate"), f"{p['within_5_mm']:.3f}", f"{p['chance']:.3f}"] for k, p in result["pointing"].items()]
-    table(["pointing game", "n", "hit rate [95 % CI]", "within 5 mm", "chance"], rows)
-    rows = [[k, v["n"], v["median_mm"], _percent(v["within_15_mm"])] for k, v in result["localiser"].items()]
-    table(["localiser", "n", "median error, mm", "within 15 mm"], rows)
+    rows = [[name.replace("_", " "), _span(s[name], "c_index")] for name in ("model", "oracle", "age_only")]
+    yield f"Survival, {s['n']} patients, {s['events']} deaths; oracle: the true hazard", ["risk", "C-index [95 % CI]"], rows
+    rows = [
+        [key, p["n"], _span(p, "rate"), f"{p['within_5_mm']:.3f}", f"{p['chance']:.3f}"] for key, p in result["pointing"].items()
+    ]
+    yield "Pointing game", ["finding", "n", "peak in the lesion [95 % CI]", "within 5 mm", "chance"], rows
+    rows = [[key, v["n"], f"{v['median_mm']:.1f}", _percent(v["within_15_mm"])] for key, v in result["localiser"].items()]
+    yield "Localiser", ["region", "n", "median error, mm", "within 15 mm"], rows
+
+
+def _markdown(tables: Sequence[tuple[str, list[str], list[list[Any]]]]) -> str:
+    parts = []
+    for title, columns, rows in tables:
+        lines = [f"| {' | '.join(map(str, row))} |" for row in (columns, ["---"] * len(columns), *rows)]
+        parts.append(f"**{title}**\n\n" + "\n".join(lines) + "\n")
+    return "\n".join(parts)
+
+
+def _span(values: dict[str, Any], key: str) -> str:
+    return f"{values[key]:.3f} [{values['ci'][0]:.3f}, {values['ci'][1]:.3f}]"
+
+
+def _mean(values: list[float | None]) -> str:
+    known = [v for v in values if v is not None]
+    return f"{sum(known) / len(known):.3f}" if known else ""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _percent(value: float | None) -> str:

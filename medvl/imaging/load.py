@@ -88,7 +88,7 @@ class Study:
         """
         if self.chosen is None:
             codes = ", ".join(sorted({reason.code for entry in self.entries for reason in entry.reasons[:1]})) or "no images"
-            raise InputError("no_volume", f"study {self.key} holds no CT volume ({codes}); see `medvl inspect`")
+            raise InputError("no_volume", f"the study holds no CT volume ({codes}); see `medvl inspect`")
         return self.entries[0].read()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from medvl.errors import InputError
 from medvl.imaging.load import Entry, Study, load
 from medvl.inference.predictor import CaseResult, Predictor
-from medvl.inference.results import ResultsFolder, record
+from medvl.inference.results import ResultsFolder
 from medvl.records import Reason
 
 Told = Callable[[str, str], None]
@@ -106,7 +106,7 @@ def _end(
     context: tuple[Path, ResultsFolder, Predictor, Summary, Told | None],
 ) -> None:
     source, folder, predictor, summary, told = context
-    folder.write(case_id, record(case_id, predictor.bundle, status, reasons, entry, result), result)
+    folder.write(case_id, folder.record(case_id, predictor.bundle, status, reasons, entry, result), result)
     folder.remember({case_id: {"path": str(source.resolve()), "series_key": entry.key if entry else ""}})
     _count(case_id, status, reasons, summary, told)
 

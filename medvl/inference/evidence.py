@@ -21,13 +21,13 @@ class Evidence:
     Args:
         peak_lps: (x, y, z) mm.
         before: score as it is; after: with a ball around the peak replaced by its surroundings.
-        control: mean score with the same ball replaced elsewhere in the region.
+        control: mean score with the same ball replaced elsewhere in the region; None where the region has no room for it.
     """
 
     peak_lps: tuple[float, float, float]
     before: float
     after: float
-    control: float
+    control: float | None
 
 
 def peak_of(heat: NDArray[np.float32]) -> tuple[int, int, int]:
@@ -53,7 +53,7 @@ def deletion(
         (round(float(x), 2), round(float(y), 2), round(float(z), 2)),
         rescore(hu),
         rescore(without_ball(hu, geometry, peak)),
-        float(np.mean(controls)),
+        float(np.mean(controls)) if controls else None,
     )
 
 

@@ -19,6 +19,7 @@ from medvl.evaluation.outliers import Familiarity
 from medvl.evaluation.survival import SurvivalModel
 from medvl.geometry import Geometry
 from medvl.imaging.preprocess import to_hu_grid, window
+from medvl.imaging.resample import covered_fraction
 from medvl.inference.evidence import Evidence, deletion, peak_of
 from medvl.models.bundle import Bundle
 from medvl.models.clip import RegionClip
@@ -104,6 +105,10 @@ class Predictor:
         """The kind a region belongs to."""
         return next(kind for kind, names in self.kinds.items() if region in names)
 
+    def bank_regions(self) -> tuple[str, ...]:
+        """Every region name, in the order of the contract."""
+        return tuple(spec.name for spec in self.contract.regions)
+
     def predict(self, volume: Volume, *, age_years: float | None = None, explain: bool = True) -> CaseResult:
         """Findings of one scan.
 
@@ -135,25 +140,13 @@ class Predictor:
             )
             return RegionResult(name, place, "localiser", None, 0.0, None, None, (reason,))
         grid = spec.geometry(place.center_lps)
-        ready = self.contract.apply(volume, place.center_lps, name)
+        covered = covered_fraction(volume.geometry, grid)
         reasons: tuple[Reason, ...] = ()
-        if ready.covered < MIN_COVERED:
-            reasons = (
-                Reason(
-                    "region_incomplete", f"the scan covers {ready.covered:.0%} of {name}; at least {MIN_COVERED:.0%} is needed"
-                ),
-            )
-        return RegionResult(
-            name,
-            place,
-            "localiser",
-            grid,
-            ready.covered,
-            None,
-            None,
-            reasons,
-            to_hu_grid(volume, grid, fill=self.contract.fill_hu),
-        )
+        if covered < MIN_COVERED:
+            message = f"the scan covers {covered:.0%} of {name}; at least {MIN_COVERED:.0%} is needed"
+            reasons = (Reason("region_incomplete", message),)
+        hu = to_hu_grid(volume, grid, fill=self.contract.fill_hu)
+        return RegionResult(name, place, "localiser", grid, covered, None, None, reasons, hu)
 
     @torch.no_grad()
     def _embed(self, regions: dict[str, RegionResult]) -> dict[str, RegionResult]:

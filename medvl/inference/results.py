@@ -70,7 +70,7 @@ class ResultsFolder:
             values = json.loads((self.folder(case_id) / "findings.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return False
-        same = values.get("bundle", {}).get("sha256") == bundle.sha256 and values.get("series") == _series(entry)
+        same = values.get("bundle", {}).get("sha256") == bundle.sha256 and values.get("series") == self._series(entry)
         return bool(same and values.get("status") == "done")
 
     def write(self, case_id: str, values: Mapping[str, Any], result: CaseResult | None) -> None:
@@ -82,6 +82,41 @@ class ResultsFolder:
             if answer.heat is not None and answer.heat_geometry is not None:
                 write_nifti(answer.heat, answer.heat_geometry, folder / _heat_name(answer))
         replace_text(folder / "findings.json", json.dumps(values, indent=1) + "\n")
+
+    def record(
+        self, case_id: str, bundle: Bundle, status: str, reasons: Sequence[Reason], entry: Entry | None, result: CaseResult | None
+    ) -> dict[str, Any]:
+        """The content of `findings.json`."""
+        return {
+            "schema": SCHEMA,
+            "case_id": case_id,
+            "software": f"medvl {__version__}",
+            "research_use": RESEARCH_USE,
+            "bundle": {"name": bundle.name, "sha256": bundle.sha256, "contract": bundle.contract.hash},
+            "status": status,
+            "reasons": _reasons(reasons),
+            "series": self._series(entry),
+            "regions": [_region(r) for r in result.regions.values()] if result else [],
+            "findings": [_finding(f) for f in result.findings] if result else [],
+            "risk": dict(result.risk) if result and result.risk else None,
+            "timings_s": result.timings_s if result else {},
+        }
+
+    def _series(self, entry: Entry | None) -> dict[str, Any] | None:
+        if entry is None:
+            return None
+        grid = entry.geometry
+        return {
+            "key": self.case_id(entry.key),
+            "modality": entry.modality,
+            "n_files": entry.n_files,
+            "verdict": entry.verdict,
+            "reasons": _reasons(entry.reasons),
+            "shape_dhw": list(grid.shape_dhw) if grid else None,
+            "spacing_mm": [round(s, 4) for s in grid.spacing_mm] if grid else None,
+            "affine_lps": grid.affine_lps.tolist() if grid else None,
+            "why": entry.why,
+        }
 
     def remember(self, sources: Mapping[str, Mapping[str, str]]) -> None:
         """Add to `sources.json`, readable by the owner only."""
@@ -110,26 +145,6 @@ class ResultsFolder:
         return len(rows)
 
 
-def record(
-    case_id: str, bundle: Bundle, status: str, reasons: Sequence[Reason], entry: Entry | None, result: CaseResult | None
-) -> dict[str, Any]:
-    """The content of `findings.json`."""
-    return {
-        "schema": SCHEMA,
-        "case_id": case_id,
-        "software": f"medvl {__version__}",
-        "research_use": RESEARCH_USE,
-        "bundle": {"name": bundle.name, "sha256": bundle.sha256, "contract": bundle.contract.hash},
-        "status": status,
-        "reasons": _reasons(reasons),
-        "series": _series(entry),
-        "regions": [_region(r) for r in result.regions.values()] if result else [],
-        "findings": [_finding(f) for f in result.findings] if result else [],
-        "risk": dict(result.risk) if result and result.risk else None,
-        "timings_s": result.timings_s if result else {},
-    }
-
-
 def replace_text(path: Path, text: str, mode: int = 0o644) -> None:
     """Write a text file so that a reader sees the old or the new one, never a part."""
     part = path.with_name(path.name + ".part")
@@ -146,23 +161,6 @@ def _secret(path: Path) -> bytes:
 
 def _reasons(reasons: Sequence[Reason]) -> list[dict[str, str]]:
     return [{"code": r.code, "message": r.message} for r in reasons]
-
-
-def _series(entry: Entry | None) -> dict[str, Any] | None:
-    if entry is None:
-        return None
-    grid = entry.geometry
-    return {
-        "key": entry.key,
-        "modality": entry.modality,
-        "n_files": entry.n_files,
-        "verdict": entry.verdict,
-        "reasons": _reasons(entry.reasons),
-        "shape_dhw": list(grid.shape_dhw) if grid else None,
-        "spacing_mm": [round(s, 4) for s in grid.spacing_mm] if grid else None,
-        "affine_lps": grid.affine_lps.tolist() if grid else None,
-        "why": entry.why,
-    }
 
 
 def _region(region: RegionResult) -> dict[str, Any]:
@@ -205,8 +203,12 @@ def _finding(answer: FindingResult) -> dict[str, Any]:
         "peak_lps": list(answer.evidence.peak_lps) if answer.evidence else None,
         "deletion": None
         if answer.evidence is None
-        else {k: round(getattr(answer.evidence, k), 4) for k in ("before", "after", "control")},
+        else {k: _rounded(getattr(answer.evidence, k)) for k in ("before", "after", "control")},
     }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
 
 
 def _rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
