@@ -152,7 +152,6 @@ def _tables(result: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[
             _percent(f["sensitivity"]),
             _percent(f["specificity"]),
         ]
-
         for key, f in found.items()
     ]
     means = [_mean([f["auroc"] for f in found.values()]), _mean([f.get("supervised") for f in found.values()])]

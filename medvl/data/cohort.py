@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ def open_cohort(place: Path) -> Cohort:
 
 
 def _write_cases(path: Path, cohort: PhantomCohort) -> None:
-    part = path.with_suffix(".part")
+    part = path.with_suffix(f".{os.getpid()}.part")
     with part.open("w", encoding="utf-8") as file:
         for number in range(cohort.start, cohort.start + cohort.n):
             file.write(json.dumps(describe(cohort.seed, number)) + "\n")

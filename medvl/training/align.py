@@ -69,8 +69,9 @@ class Aligner:
         image = functional.normalize(self.model.project(pooled, kind), dim=-1)
         picks = self._statements[name].next(align.n_statements)
         texts = [shuffled(part.texts.sentences[r], self.rng, drop=0.1) for r in rows]
-        whole = self.model.embed_text(*encode(self.tokenizer, texts))
-        single = self.model.embed_text(*encode(self.tokenizer, [pool.texts[i] for i in picks]))
+        with torch.autocast("cpu", torch.bfloat16):
+            whole = self.model.embed_text(*encode(self.tokenizer, texts))
+            single = self.model.embed_text(*encode(self.tokenizer, [pool.texts[i] for i in picks]))
         targets = part.texts.targets[rows]
         alike = torch.from_numpy(likeness(targets))
         pairs = image_text_contrastive(

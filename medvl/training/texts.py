@@ -71,7 +71,9 @@ def train_texts(
         texts, targets = _mixed(
             data[name].texts, pools[name], rows_of[name].next(), statements_of[name].next(config.batch // 2), rng
         )
-        loss = attribute_loss(heads[name](encoder(*encode(tokenizer, texts))), targets)
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = heads[name](encoder(*encode(tokenizer, texts)))
+        loss = attribute_loss(outputs, targets)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
