@@ -1,0 +1,1 @@
+"""Recipes, findings lists and bundles: data only; installed as `medvl_configs`."""
