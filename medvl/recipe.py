@@ -43,10 +43,12 @@ class StageConfig(_Strict):
 
 
 class AlignConfig(_Strict):
-    """Alignment of the towers: first on frozen image features, then with both towers moving."""
+    """Alignment of the towers: first on frozen image features, then with both towers moving, then on statements."""
 
     frozen: StageConfig
     joint: StageConfig
+    statements: StageConfig
+    pairs_every: int = 6
     hard_weight: float = 0.5
     target_temperature: float = 0.1
     assertion_weight: float = 1.0

@@ -11,6 +11,9 @@ from .built_in import bundle_folder
 from .console import emit_json, err, say, table, warn
 
 
+REGION_REASONS = ("region_not_found", "region_incomplete", "out_of_distribution")
+
+
 def run(inputs: list[Path], *, bundle: str, out: Path, device: str = "auto", as_json: bool = False) -> int:
     """Exit code 0 when every study is done, 3 when some were skipped or failed.
 
@@ -59,12 +62,17 @@ def _print(out: Path, summary: dict[str, object]) -> None:
     from medvl.records import RESEARCH_USE
 
     rows = pd.read_parquet(out / "results.parquet")
-    shown = rows[rows["verdict"].isin(["present", "undecided"])]
+    region_wide = rows["reasons"].fillna("").str.contains("|".join(REGION_REASONS))
+    shown = rows[rows["verdict"].isin(["present", "undecided"]) & ~region_wide]
     cells = [
         [r.case_id, r.region or "", r.label or "", "" if pd.isna(r.score) else f"{r.score:.2f}", r.verdict or "", r.reasons or ""]
         for r in shown.itertuples()
     ]
     table(["study", "region", "finding", "score", "verdict", "reasons"], cells, title="Findings present or undecided")
+    silent = rows[region_wide].drop_duplicates(["case_id", "region"])
+    if len(silent):
+        cells = [[r.case_id, r.region, r.reasons] for r in silent.itertuples()]
+        table(["study", "region", "why nothing is said of it"], cells, title="Regions left undecided as a whole")
     ended = ", ".join(f"{summary[status]} {status}" for status in ("done", "resumed", "skipped", "failed"))
     say(f"{summary['studies']} studies: {ended}")
     for code, n in dict(summary["reasons"]).items():  # type: ignore[call-overload]

@@ -37,7 +37,10 @@ def peak_of(heat: NDArray[np.float32]) -> tuple[int, int, int]:
 
 
 def deletion(
-    hu: NDArray[np.int16], geometry: Geometry, peak: tuple[int, int, int], rescore: Callable[[NDArray[np.int16]], float]
+    hu: NDArray[np.int16],
+    geometry: Geometry,
+    peak: tuple[int, int, int],
+    rescore: Callable[[list[NDArray[np.int16]]], list[float]],
 ) -> Evidence:
     """Score a region before, without its peak, and without as much elsewhere.
 
@@ -45,14 +48,15 @@ def deletion(
         hu: (D, H, W) HU of the region.
         geometry: its grid.
         peak: voxel index.
-        rescore: score of a changed region.
+        rescore: scores of versions of the region, all at once.
     """
     x, y, z = geometry.to_lps(peak)
-    controls = [rescore(without_ball(hu, geometry, place)) for place in _elsewhere(hu.shape, geometry, peak)]
+    changed = [without_ball(hu, geometry, place) for place in (peak, *_elsewhere(hu.shape, geometry, peak))]
+    before, after, *controls = rescore([hu, *changed])
     return Evidence(
         (round(float(x), 2), round(float(y), 2), round(float(z), 2)),
-        rescore(hu),
-        rescore(without_ball(hu, geometry, peak)),
+        before,
+        after,
         float(np.mean(controls)) if controls else None,
     )
 

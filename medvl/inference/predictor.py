@@ -115,7 +115,7 @@ class Predictor:
         Args:
             volume: HU with geometry.
             age_years: for the survival estimate, if known.
-            explain: also draw heat maps and run deletion tests for what is not absent.
+                explain: also draw heat maps and run deletion tests for what is not absent in a usable, familiar region.
         """
         clock = _Clock()
         places = self.localiser.locate(volume)
@@ -238,7 +238,7 @@ class Predictor:
             reasons.append(
                 Reason("near_threshold", f"score {score:.2f} lies between {calibration.low:.2f} and {calibration.high:.2f}")
             )
-        if not explain or verdict == "absent":
+        if not explain or verdict == "absent" or region.reasons:
             return FindingResult(finding, region.name, score, verdict, calibration, tuple(reasons), prompts)
         heat, evidence = self.explain(finding, region)
         return FindingResult(
@@ -252,10 +252,11 @@ class Predictor:
         heat = self.heat(finding, region.name, region.hu)
         peak = peak_of(heat)
 
-        def rescore(hu: NDArray[np.int16]) -> float:
-            kind = torch.tensor([list(self.kinds).index(self.kind_of(region.name))])
-            embedding = self.clip.embed_image(self.pixels(hu, region.name)[None], kind)[0].cpu()
-            return float(self.calibration[finding.key].probability(self.margin(finding, region.name, embedding)))
+        def rescore(versions: list[NDArray[np.int16]]) -> list[float]:
+            kind = torch.full((len(versions),), list(self.kinds).index(self.kind_of(region.name)))
+            embeddings = self.clip.embed_image(torch.stack([self.pixels(hu, region.name) for hu in versions]), kind).cpu()
+            margins = embeddings @ self.direction(finding, region.name)
+            return [float(p) for p in self.calibration[finding.key].probability(margins.numpy())]
 
         return heat, deletion(region.hu, region.geometry, peak, rescore)
 

@@ -62,33 +62,41 @@ class Aligner:
         name = list(self.data)[int(step % 3 == 2) % len(self.data)]
         return name, self._rows[name].next()
 
-    def loss(self, name: str, rows: np.ndarray, pooled: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """() loss of one batch and its parts, from (B, P) pooled features."""
+    def loss(self, name: str, rows: np.ndarray, pooled: Tensor, *, pairs: bool = True) -> tuple[Tensor, dict[str, float]]:
+        """() loss of one batch and its parts, from (B, P) pooled features; without `pairs` only the statements."""
         part, pool, align = self.data[name], self.pools[name], self.recipe.align
         kind = torch.full((len(rows),), part.index)
         image = functional.normalize(self.model.project(pooled, kind), dim=-1)
         picks = self._statements[name].next(align.n_statements)
+        with torch.autocast("cpu", torch.bfloat16):
+            single = self.model.embed_text(*encode(self.tokenizer, [pool.texts[i] for i in picks]))
+        targets = part.texts.targets[rows]
+        agrees = torch.from_numpy(agreement(targets, pool.targets[picks], part.kind))
+        asserted = assertion_pairs(image, single, agrees, self.assertions.log_scale.exp(), self.assertions.bias)
+        loss = align.assertion_weight * asserted
+        told = {"assertions": float(asserted.detach())}
+        if pairs:
+            matched = self._pairs(part, rows, image)
+            loss = loss + matched
+            told |= {"pairs": float(matched.detach()), "scale": float(self.model.scale.detach())}
+        return loss, told
+
+    def _pairs(self, part: KindData, rows: np.ndarray, image: Tensor) -> Tensor:
+        """() contrastive term between regions (B, E) and their own report texts."""
+        align = self.recipe.align
         texts = [shuffled(part.texts.sentences[r], self.rng, drop=0.1) for r in rows]
         with torch.autocast("cpu", torch.bfloat16):
             whole = self.model.embed_text(*encode(self.tokenizer, texts))
-            single = self.model.embed_text(*encode(self.tokenizer, [pool.texts[i] for i in picks]))
-        targets = part.texts.targets[rows]
-        alike = torch.from_numpy(likeness(targets))
-        pairs = image_text_contrastive(
+        alike = torch.from_numpy(likeness(part.texts.targets[rows]))
+        return image_text_contrastive(
             image, whole, self.model.scale, soft_targets(alike, align.hard_weight, align.target_temperature)
         )
-        agrees = torch.from_numpy(agreement(targets, pool.targets[picks], part.kind))
-        asserted = assertion_pairs(image, single, agrees, self.assertions.log_scale.exp(), self.assertions.bias)
-        loss = pairs + align.assertion_weight * asserted
-        return loss, {
-            "pairs": float(pairs.detach()),
-            "assertions": float(asserted.detach()),
-            "scale": float(self.model.scale.detach()),
-        }
 
 
-def align_frozen(aligner: Aligner, features: Mapping[str, Tensor], progress: Progress) -> None:
-    """Move the text tower and both projections towards fixed image features."""
+def align_frozen(
+    aligner: Aligner, features: Mapping[str, Tensor], progress: Progress, *, pairs_every: int = 1, name: str = "align frozen"
+) -> None:
+    """Move the text tower and both projections towards fixed image features; whole reports take part in every nth step."""
     model, config = aligner.model, aligner.stage
     optimiser = adamw(
         [(model.text, 0.5), (model.text_projection, 1.0), (model.image_projection, 1.0), (aligner.assertions, 1.0)],
@@ -98,10 +106,10 @@ def align_frozen(aligner: Aligner, features: Mapping[str, Tensor], progress: Pro
     rate = schedule(optimiser, config)
     model.train()
     for step in range(config.steps):
-        name, rows = aligner.draw(step)
-        loss, parts = aligner.loss(name, rows, features[name][torch.from_numpy(rows)])
+        kind, rows = aligner.draw(step)
+        loss, parts = aligner.loss(kind, rows, features[kind][torch.from_numpy(rows)], pairs=step % pairs_every == 0)
         _advance(loss, optimiser, rate, model)
-        progress("align frozen", step + 1, config.steps, parts)
+        progress(name, step + 1, config.steps, parts)
 
 
 def align_joint(aligner: Aligner, heads: nn.ModuleDict, cohort: Cohort, progress: Progress) -> None:

@@ -155,7 +155,7 @@ def _write_weights(
 
 
 def _receipts(work: Workspace) -> dict[str, Any]:
-    names = ("localiser", "attributes", "text", "align_frozen", "align_joint")
+    names = ("localiser", "attributes", "text", "align_frozen", "align_joint", "align_statements")
     return {n: json.loads((work.out / f"{n}.json").read_text("utf-8")) for n in names if (work.out / f"{n}.json").exists()}
 
 

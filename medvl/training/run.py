@@ -185,7 +185,15 @@ def alignment_stages(work: Workspace, model: RegionClip, heads: nn.ModuleDict) -
         return {"scale": float(model.scale.detach())}
 
     stage(work, "align_frozen", {"model": model}, frozen)
+
+    def finer() -> Mapping[str, Any]:
+        features = {name: pooled_features(model, work.train, part) for name, part in work.train_data.items()}
+        aligner = Aligner(model, work.train_data, work.statements, work.tokenizer, work.recipe, align.statements, 40)
+        align_frozen(aligner, features, work.progress, pairs_every=align.pairs_every, name="align statements")
+        return {"scale": float(model.scale.detach())}
+
     stage(work, "align_joint", {"model": model, "heads": heads}, joint)
+    stage(work, "align_statements", {"model": model}, finer)
 
 
 def localiser_stage(work: Workspace) -> Localiser:

@@ -14,9 +14,9 @@ def scans() -> tuple[NDArray[np.int16], list[NDArray[np.int16]], object]:
     hu = np.random.default_rng(5).integers(-1000, 1500, GRID.shape_dhw).astype(np.int16)
     seen: list[NDArray[np.int16]] = []
 
-    def rescore(changed: NDArray[np.int16]) -> float:
-        seen.append(changed.copy())
-        return float(len(seen))
+    def rescore(changed: list[NDArray[np.int16]]) -> list[float]:
+        seen.extend(part.copy() for part in changed)
+        return [float(k + 1) for k in range(len(seen))]
 
     return hu, seen, deletion(hu.copy(), GRID, PEAK, rescore)
 
