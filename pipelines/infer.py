@@ -10,7 +10,6 @@ from medvl.errors import ConfigError
 from .built_in import bundle_folder
 from .console import emit_json, err, say, table, warn
 
-
 REGION_REASONS = ("region_not_found", "region_incomplete", "out_of_distribution")
 
 

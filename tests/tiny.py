@@ -49,6 +49,7 @@ _CHANGES: dict[str, Any] = {
     "text": {"steps": 3, "batch": 16, "learning_rate": 0.001, "warmup": 1},
     "align.frozen": {"steps": 3, "batch": 16, "learning_rate": 0.001, "warmup": 1},
     "align.joint": {"steps": 2, "batch": 8, "learning_rate": 0.0005, "warmup": 1},
+    "align.statements": {"steps": 2, "batch": 8, "learning_rate": 0.0005, "warmup": 1},
     "align.n_statements": 16,
     "statements": 200,
     "workers": 1,

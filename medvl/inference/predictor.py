@@ -115,7 +115,7 @@ class Predictor:
         Args:
             volume: HU with geometry.
             age_years: for the survival estimate, if known.
-                explain: also draw heat maps and run deletion tests for what is not absent in a usable, familiar region.
+            explain: also draw heat maps and run deletion tests for what is not absent in a usable, familiar region.
         """
         clock = _Clock()
         places = self.localiser.locate(volume)

@@ -31,7 +31,7 @@ def test_a_second_run_trains_nothing_and_gives_the_same_bundle(tiny_run: Tiny, t
 
 def test_every_stage_left_a_receipt_and_a_curve(tiny_run: Tiny) -> None:
     told = [json.loads(line)["stage"] for line in (tiny_run.out / "curves.jsonl").read_text().splitlines()]
-    assert set(told) == {"localiser", "attributes", "text", "align frozen", "align joint"}
+    assert set(told) == {"localiser", "attributes", "text", "align frozen", "align joint", "align statements"}
     for name in STAGES:
         receipt = json.loads((tiny_run.out / f"{name}.json").read_text())
         assert len(receipt["sha256"]) == 64
