@@ -62,7 +62,8 @@ def _print(out: Path, summary: dict[str, object]) -> None:
 
     rows = pd.read_parquet(out / "results.parquet")
     region_wide = rows["reasons"].fillna("").str.contains("|".join(REGION_REASONS))
-    shown = rows[rows["verdict"].isin(["present", "undecided"]) & ~region_wide]
+    dependent = rows["reasons"].fillna("").str.contains("depends_on_undecided")
+    shown = rows[rows["verdict"].isin(["present", "undecided"]) & ~region_wide & ~dependent]
     cells = [
         [r.case_id, r.region or "", r.label or "", "" if pd.isna(r.score) else f"{r.score:.2f}", r.verdict or "", r.reasons or ""]
         for r in shown.itertuples()
