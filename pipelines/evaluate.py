@@ -50,12 +50,13 @@ def run(
         _add_baseline(result["findings"], held, predictor, baseline)
     result = {"bundle": opened.name, "bundle_sha256": opened.sha256, "split": split, **result}
     tables = list(_tables(result))
-    for title, columns, rows in tables:
-        table(columns, rows, title=title)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         (out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         (out / "evaluation.md").write_text(_markdown(tables), encoding="utf-8")
+    for title, columns, rows in tables:
+        table(columns, rows, title=title)
+    if out is not None:
         say(f"Written: {out / 'evaluation.json'}, {out / 'evaluation.md'}")
     return 0
 
@@ -151,6 +152,8 @@ def _tables(result: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[
             _number(f.get("supervised")),
             _percent(f["sensitivity"]),
             _percent(f["specificity"]),
+            _percent(f["undecided"]),
+            f"{f['ece']:.3f}",
         ]
         for key, f in found.items()
     ]
