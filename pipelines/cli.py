@@ -132,13 +132,19 @@ def infer(
     device: Annotated[
         Device, typer.Option(metavar="auto|cpu|cuda", help="auto takes a CUDA device where there is one.")
     ] = Device.auto,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Masks of the regions of one study, as TotalSegmentator names them; they replace the localiser."
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a model over studies: findings and heat maps for each, one table for all. A rerun resumes."""
-    _existing(*inputs)
+    _existing(*inputs, *([masks] if masks else []))
     from . import infer as verb
 
-    raise typer.Exit(verb.run(inputs, bundle=bundle, out=out, device=device.value, as_json=as_json))
+    raise typer.Exit(verb.run(inputs, bundle=bundle, out=out, device=device.value, masks=masks, as_json=as_json))
 
 
 @app.command(epilog=_examples("medvl view --results results", "medvl view --results results --port 8600 --no-browser"))

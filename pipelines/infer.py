@@ -13,21 +13,28 @@ from .console import emit_json, err, say, table, warn
 REGION_REASONS = ("region_not_found", "region_incomplete", "out_of_distribution")
 
 
-def run(inputs: list[Path], *, bundle: str, out: Path, device: str = "auto", as_json: bool = False) -> int:
+def run(
+    inputs: list[Path], *, bundle: str, out: Path, device: str = "auto", masks: Path | None = None, as_json: bool = False
+) -> int:
     """Exit code 0 when every study is done, 3 when some were skipped or failed.
 
     Raises:
         BundleError: the bundle is not there, incomplete or altered.
-        ConfigError: a device is asked for that is not there.
+        ConfigError: a device is asked for that is not there, or masks come with several inputs or hold no region.
     """
+    if masks is not None and len(inputs) != 1:
+        raise ConfigError(f"--masks belongs to one study, but {len(inputs)} inputs are given; run them one by one")
     folder, chosen = bundle_folder(bundle), _device(device)
     with err().status("loading the model"):
         from medvl.inference.batch import run_batch
+        from medvl.inference.masks import places_from_masks
         from medvl.inference.predictor import Predictor
         from medvl.inference.results import replace_text
         from medvl.models.bundle import open_bundle
 
-        predictor = Predictor(open_bundle(folder), chosen)
+        opened = open_bundle(folder)
+        names = tuple(spec.name for spec in opened.contract.regions)
+        predictor = Predictor(opened, chosen, places_from_masks(masks, names) if masks else None)
     done = 0
 
     def told(case_id: str, status: str) -> None:

@@ -81,12 +81,14 @@ class Predictor:
     Args:
         bundle: verified.
         device: where the towers run.
+        given: places of regions known from elsewhere, such as masks; they stand above the localiser.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "cpu") -> None:
+    def __init__(self, bundle: Bundle, device: str = "cpu", given: Mapping[str, Place] | None = None) -> None:
         shapes = bundle.values("model.json")
         self.bundle, self.device = bundle, torch.device(device)
         self.contract = bundle.contract
+        self.given = dict(given or {})
         self.kinds: dict[str, tuple[str, ...]] = {k: tuple(v) for k, v in shapes["kinds"].items()}
         weights = bundle.tensors("weights.safetensors")
         self.clip = RegionClip(ClipConfig.model_validate(shapes["clip"]), int(shapes["vocab_size"]))
@@ -118,7 +120,7 @@ class Predictor:
             explain: also draw heat maps and run deletion tests for what is not absent in a usable, familiar region.
         """
         clock = _Clock()
-        places = self.localiser.locate(volume)
+        places = {**self.localiser.locate(volume), **self.given}
         clock.lap("localise")
         regions = {spec.name: self._region(volume, spec.name, places[spec.name]) for spec in self.contract.regions}
         clock.lap("preprocess")
@@ -132,13 +134,13 @@ class Predictor:
         return CaseResult(regions, findings, risk, clock.laps)
 
     def _region(self, volume: Volume, name: str, place: Place) -> RegionResult:
-        spec = self.contract[name]
+        spec, source = self.contract[name], "mask" if name in self.given else "localiser"
         if place.confidence < self.localiser.config.min_confidence:
             least = self.localiser.config.min_confidence
             reason = Reason(
                 "region_not_found", f"the localiser is {place.confidence:.2f} sure of {name}; at least {least} is needed"
             )
-            return RegionResult(name, place, "localiser", None, 0.0, None, None, (reason,))
+            return RegionResult(name, place, source, None, 0.0, None, None, (reason,))
         grid = spec.geometry(place.center_lps)
         covered = covered_fraction(volume.geometry, grid)
         reasons: tuple[Reason, ...] = ()
@@ -146,7 +148,7 @@ class Predictor:
             message = f"the scan covers {covered:.0%} of {name}; at least {MIN_COVERED:.0%} is needed"
             reasons = (Reason("region_incomplete", message),)
         hu = to_hu_grid(volume, grid, fill=self.contract.fill_hu)
-        return RegionResult(name, place, "localiser", grid, covered, None, None, reasons, hu)
+        return RegionResult(name, place, source, grid, covered, None, None, reasons, hu)
 
     @torch.no_grad()
     def _embed(self, regions: dict[str, RegionResult]) -> dict[str, RegionResult]:
