@@ -71,7 +71,7 @@ def _add_baseline(findings: dict[str, Any], held: Sequence[Held], predictor: Pre
 
     stage = SupervisedBaseline(run)
     known: dict[str, tuple[list[int], list[float]]] = {key: ([], []) for key in findings}
-    for region in predictor.bank_regions():
+    for region in predictor.contract.names:
         usable = [h for h in held if h.result.regions[region].embedding is not None]
         crops = [h.result.regions[region].hu for h in usable]
         scores = stage.scores(region, [c for c in crops if c is not None]) if crops else {}

@@ -33,8 +33,7 @@ def run(
         from medvl.models.bundle import open_bundle
 
         opened = open_bundle(folder)
-        names = tuple(spec.name for spec in opened.contract.regions)
-        predictor = Predictor(opened, chosen, places_from_masks(masks, names) if masks else None)
+        predictor = Predictor(opened, chosen, places_from_masks(masks, opened.contract.names) if masks else None)
     done = 0
 
     def told(case_id: str, status: str) -> None:

@@ -23,14 +23,13 @@ from medvl.imaging.phantom.render import COVERAGE_Z_MM, region_centers, render
 from medvl.imaging.phantom.sample import sample_patient
 from medvl.imaging.phantom.truth import Patient
 from medvl.imaging.phantom.write import report_of
-from medvl.imaging.preprocess import Contract, RegionSpec
+from medvl.imaging.preprocess import MIN_COVERED, Contract, RegionSpec
 from medvl.imaging.resample import resample
 from medvl.text.labels import extract
 from medvl.text.report import parse_report
 
 JITTER_MM = 9.0
 MARGIN_MM = 9.0
-MIN_COVERED = 0.7
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from medvl.records import Volume
 
 AXES = "SPL"
 CONTRACT_VERSION = 1
+MIN_COVERED = 0.7  # share of a region that a scan must hold for the region to be used, in training and after
 FILL_HU = -1024.0
 
 
@@ -104,6 +105,11 @@ class Contract:
                 f"preprocessing contract version {self.version} is not {CONTRACT_VERSION}, the one this medvl reads; "
                 "install the medvl that wrote the bundle or make the bundle again"
             )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Region names, in order."""
+        return tuple(spec.name for spec in self.regions)
 
     def __getitem__(self, name: str) -> RegionSpec:
         """The region called `name`.

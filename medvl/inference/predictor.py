@@ -18,7 +18,7 @@ from medvl.evaluation.calibration import Calibration
 from medvl.evaluation.outliers import Familiarity
 from medvl.evaluation.survival import SurvivalModel
 from medvl.geometry import Geometry
-from medvl.imaging.preprocess import to_hu_grid, window
+from medvl.imaging.preprocess import MIN_COVERED, to_hu_grid, window
 from medvl.imaging.resample import covered_fraction
 from medvl.inference.evidence import Evidence, deletion, peak_of
 from medvl.models.bundle import Bundle
@@ -28,8 +28,6 @@ from medvl.models.localiser import Localiser, Place
 from medvl.models.text_encoder import encode, prepare
 from medvl.records import Reason, Volume
 from medvl.text.prompts import Finding, load_findings
-
-MIN_COVERED = 0.7
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,10 +104,6 @@ class Predictor:
     def kind_of(self, region: str) -> str:
         """The kind a region belongs to."""
         return next(kind for kind, names in self.kinds.items() if region in names)
-
-    def bank_regions(self) -> tuple[str, ...]:
-        """Every region name, in the order of the contract."""
-        return tuple(spec.name for spec in self.contract.regions)
 
     def predict(self, volume: Volume, *, age_years: float | None = None, explain: bool = True) -> CaseResult:
         """Findings of one scan.

@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
 
-from medvl.data.cohort import MIN_COVERED, Cohort, PhantomCohort, build_phantom
+from medvl.data.cohort import Cohort, PhantomCohort, build_phantom
 from medvl.data.marks import build_marks
 from medvl.data.statements import Statements, region_texts, statements
 from medvl.errors import ConfigError
+from medvl.imaging.preprocess import MIN_COVERED
 from medvl.models.clip import RegionClip
 from medvl.models.localiser import Localiser
 from medvl.models.text_encoder import prepare, train_tokenizer
@@ -151,11 +151,6 @@ def attribute_stage(work: Workspace, model: RegionClip) -> nn.ModuleDict:
 
     stage(work, "attributes", {"image": model.image, "pool": model.pool, "heads": heads}, run)
     return heads
-
-
-def seeded(work: Workspace, offset: int) -> np.random.Generator:
-    """A generator of the run's seed and a stage's own offset."""
-    return np.random.default_rng([work.recipe.seed, offset])
 
 
 def text_stage(work: Workspace, model: RegionClip) -> None:

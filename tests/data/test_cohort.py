@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-from medvl.data.cohort import MIN_COVERED, Cohort, PhantomCohort, build_phantom, describe, open_cohort, phantom_crop
+from medvl.data.cohort import Cohort, PhantomCohort, build_phantom, describe, open_cohort, phantom_crop
 from medvl.geometry import Geometry
 from medvl.imaging.phantom import render as rendering
 from medvl.imaging.phantom.render import COVERAGE_Z_MM, region_centers, render, scanner_geometry
 from medvl.imaging.phantom.sample import sample_patient
-from medvl.imaging.preprocess import Contract, RegionSpec
+from medvl.imaging.preprocess import MIN_COVERED, Contract, RegionSpec
 
 WINDOWS = ((-150.0, 250.0),)
 GRID = (5, 7, 11)
