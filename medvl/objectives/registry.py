@@ -90,23 +90,26 @@ class Objective(nn.Module, ABC):
 OBJECTIVES: dict[str, type[Objective]] = {}
 
 
-def build_objective(name: str, options: Mapping[str, Any], sizes: Sizes) -> Objective:
-    """The objective called `name` with `options`.
+def check_objective(name: str, options: Mapping[str, Any]) -> tuple[type[Objective], Options]:
+    """The class and validated options of the objective called `name`, or of its `type` when that is given.
 
     Raises:
         ConfigError: no such objective, or options it does not know.
     """
-    if name not in OBJECTIVES:
-        near = difflib.get_close_matches(name, OBJECTIVES, n=1)
-        raise ConfigError(
-            f"unknown objective {name}; " + (f"did you mean {near[0]}?" if near else f"known: {sorted(OBJECTIVES)}")
-        )
-    kind = OBJECTIVES[name]
+    kind = str(options.get("type", name))
+    if kind not in OBJECTIVES:
+        near = difflib.get_close_matches(kind, OBJECTIVES, n=1)
+        raise ConfigError(f"unknown objective {kind}; " + (f"did you mean {near[0]}?" if near else f"known: {sorted(OBJECTIVES)}"))
+    found = OBJECTIVES[kind]
     try:
-        return kind(kind.options_type.model_validate(dict(options)), sizes)
+        return found, found.options_type.model_validate({k: v for k, v in options.items() if k != "type"})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(p) for p in first["loc"])
-        raise ConfigError(
-            f"objective {name}: {place}: {first['msg']} (known: {sorted(kind.options_type.model_fields)})"
-        ) from error
+        raise ConfigError(f"objective {name}: {place}: {first['msg']} (known: {sorted(found.options_type.model_fields)})") from error
+
+
+def build_objective(name: str, options: Mapping[str, Any], sizes: Sizes) -> Objective:
+    """The objective that `check_objective` finds, with layers of `sizes`."""
+    kind, checked = check_objective(name, options)
+    return kind(checked, sizes)
