@@ -1,1 +1,21 @@
-"""Losses as functions, with their sources."""
+"""Losses as functions, with their sources, and as objectives that a recipe can name.
+
+Every objective is a line below. It is here because importing any module of the package runs this file first, so that
+`registry.OBJECTIVES` is never seen half filled.
+"""
+
+from medvl.objectives.attributes import Attributes
+from medvl.objectives.image_text import ImageTextContrastive
+from medvl.objectives.masked_image import MaskedImageModeling
+from medvl.objectives.pairs import Assertions, SigmoidPairwise
+from medvl.objectives.registry import OBJECTIVES
+
+OBJECTIVES.update(
+    {
+        "assertions": Assertions,
+        "attributes": Attributes,
+        "image_text_contrastive": ImageTextContrastive,
+        "masked_image_modeling": MaskedImageModeling,
+        "sigmoid_pairwise": SigmoidPairwise,
+    }
+)
