@@ -1,0 +1,1 @@
+"""Image encoders by name: pixels in, tokens on a grid and one pooled vector out."""

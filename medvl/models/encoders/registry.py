@@ -1,0 +1,62 @@
+"""Image encoders by name. A new one is a file with an `ImageEncoder`, its options and a line in `ENCODERS`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from pydantic import ValidationError
+
+from medvl.errors import ConfigError
+from medvl.models.encoders.base import EncoderOptions, Grid, ImageEncoder
+from medvl.models.encoders.resnet import SHAPES, ResNetEncoder, ResNetOptions
+from medvl.models.encoders.vit import VisionTransformer, VitOptions
+
+
+@dataclass(frozen=True)
+class EncoderKind:
+    """How to build one kind of encoder.
+
+    Args:
+        options: what it may be told.
+        build: (in_channels, grid_dhw, options) to encoder.
+    """
+
+    options: type[EncoderOptions]
+    build: Callable[[int, Grid, Any], ImageEncoder]
+
+
+ENCODERS: dict[str, EncoderKind] = {
+    **{name: EncoderKind(ResNetOptions, partial(ResNetEncoder, name)) for name in SHAPES},
+    "vit": EncoderKind(VitOptions, VisionTransformer),
+}
+
+
+def build_encoder(name: str, *, in_channels: int, grid_dhw: Grid, options: Mapping[str, Any]) -> ImageEncoder:
+    """The encoder called `name` for pixels (B, in_channels, *grid_dhw).
+
+    Raises:
+        ConfigError: no such encoder, options it does not know, or a grid it cannot take.
+    """
+    if name not in ENCODERS:
+        raise ConfigError(f"unknown encoder {name}; {_hint(name, ENCODERS)}")
+    kind = ENCODERS[name]
+    known = kind.options.model_fields
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"encoder {name}: unknown option {option}; {_hint(option, known)}")
+    try:
+        valid = kind.options.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or "options"
+        raise ConfigError(f"encoder {name}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
+    return kind.build(in_channels, grid_dhw, valid)
+
+
+def _hint(name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"
