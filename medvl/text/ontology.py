@@ -2,19 +2,43 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from medvl.errors import ConfigError
 
 BUILT_IN = ("kidney", "heart")
+NAMED = (*BUILT_IN, "chest")
+
+
+Side = Literal["left", "right", "none"]
+_PROSE = frozenset({"label", "definition", "source"})
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """A place in a region.
+
+    Args:
+        key: snake_case name; label: what a person reads; definition: one sentence on what it is.
+        terms: wording that names it, as regular expressions; none for the place of what is said of no place.
+        side: of a place that exists twice in its region.
+    """
+
+    key: str
+    label: str
+    definition: str = ""
+    terms: tuple[str, ...] = ()
+    side: Side = "none"
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +50,8 @@ class Ontology:
         regions: the region names it applies to.
         findings, attributes, measures: as in `ontologies/kidney.yaml`.
         normal: which subjects, called normal, imply which findings absent.
+        anatomies: places that findings are related to, by key, in order; may be empty.
+        dictionary: attribute to its label, definition, classes and source, for people and prompts; may be empty.
     """
 
     name: str
@@ -34,6 +60,19 @@ class Ontology:
     attributes: Mapping[str, Any]
     measures: Mapping[str, Any]
     normal: tuple[Mapping[str, Any], ...]
+    anatomies: tuple[Anatomy, ...] = ()
+    dictionary: Mapping[str, Any] = field(default_factory=dict)
+
+    def named(self, key: str) -> tuple[str, ...]:
+        """Attribute names of a finding: one a side for sided findings, else its own key."""
+        return tuple(self.findings[key].get("sided", {"": key}).values())
+
+    @property
+    def digest(self) -> str:
+        """First 16 hex digits of the SHA-256 of everything the ontology says."""
+        rest = [self.findings, self.attributes, self.measures, self.normal, [asdict(a) for a in self.anatomies], self.dictionary]
+        said = json.dumps([self.name, self.regions, *rest], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
 def any_of(patterns: Iterable[str], edges: bool = True) -> re.Pattern[str]:
@@ -64,7 +103,7 @@ def load_ontology(source: str | Path | Mapping[str, Any]) -> Ontology:
     """
     if isinstance(source, Mapping):
         data, origin = source, "the mapping"
-    elif str(source) in BUILT_IN:
+    elif str(source) in NAMED:
         data, origin = table(str(source)), str(source)
     else:
         origin = Path(source).name
@@ -72,7 +111,7 @@ def load_ontology(source: str | Path | Mapping[str, Any]) -> Ontology:
             data = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
         except (OSError, yaml.YAMLError) as error:
             raise ConfigError(f"ontology {origin} cannot be read ({type(error).__name__}); give a YAML file") from error
-    known = {"name", "regions", "findings", "attributes", "measures", "normal"}
+    known = {"name", "regions", "findings", "attributes", "measures", "normal", "anatomies", "dictionary"}
     if not isinstance(data, Mapping) or not {"name", "regions", "findings"} <= set(data) or set(data) - known:
         raise ConfigError(f"ontology {origin} needs name, regions and findings and may hold {sorted(known)} only")
     _compile_all(data, origin)
@@ -83,14 +122,35 @@ def load_ontology(source: str | Path | Mapping[str, Any]) -> Ontology:
         data.get("attributes", {}),
         data.get("measures", {}),
         tuple(data.get("normal", ())),
+        _anatomies(data.get("anatomies", ()), origin),
+        data.get("dictionary", {}),
     )
+
+
+def _anatomies(rows: Iterable[Mapping[str, Any]], origin: str) -> tuple[Anatomy, ...]:
+    """The places; exactly one has no terms, and takes what is said of no place."""
+    places = []
+    for row in rows:
+        if not {"key", "label"} <= set(row) or set(row) - {f.name for f in fields(Anatomy)}:
+            raise ConfigError(
+                f"ontology {origin}: anatomy {row!r} needs key and label, and may hold definition, terms, side only"
+            )
+        if row.get("side", "none") not in {"left", "right", "none"}:
+            raise ConfigError(f"ontology {origin}: anatomy {row['key']} has side {row['side']!r}; give left, right or none")
+        places.append(Anatomy(**{**row, "terms": tuple(row.get("terms", ()))}))
+    if places and sum(not place.terms for place in places) != 1:
+        raise ConfigError(f"ontology {origin}: exactly one anatomy must have no terms: the place of what is said of no place")
+    if len({place.key for place in places}) < len(places):
+        raise ConfigError(f"ontology {origin}: two anatomies share a key")
+    return tuple(places)
 
 
 def _compile_all(node: Any, origin: str) -> None:
     """Refuse a table with a broken pattern before it is used."""
     if isinstance(node, Mapping):
-        for value in node.values():
-            _compile_all(value, origin)
+        for key, value in node.items():
+            if key not in _PROSE:
+                _compile_all(value, origin)
     elif isinstance(node, list):
         for value in node:
             _compile_all(value, origin)
