@@ -1,0 +1,42 @@
+"""Towers by name. A new one is a file with a subclass of `TextTower` and a line in `TOWERS`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import ValidationError
+from tokenizers import Tokenizer
+
+from medvl.errors import ConfigError
+from medvl.models.towers.base import TextTower, TowerOptions
+from medvl.models.towers.hf import HfOptions, HfTower
+from medvl.models.towers.llm2vec import Llm2VecOptions, Llm2VecTower
+from medvl.models.towers.small_bert import SmallBertOptions, SmallBertTower
+
+TOWERS: dict[str, tuple[type[TowerOptions], Callable[[Any, Tokenizer | None], TextTower]]] = {
+    "bert": (SmallBertOptions, SmallBertTower.build),
+    "hf": (HfOptions, HfTower.build),
+    "llm2vec": (Llm2VecOptions, Llm2VecTower.build),
+}
+
+
+def build_tower(name: str, *, options: Mapping[str, Any], tokenizer: Tokenizer | None = None) -> TextTower:
+    """The tower called `name` with `options`; `tokenizer` is for towers that bring none of their own.
+
+    Raises:
+        ConfigError: no such tower, options it does not know, or weights that cannot be loaded.
+    """
+    if name not in TOWERS:
+        near = difflib.get_close_matches(name, TOWERS, n=1)
+        raise ConfigError(f"unknown text tower {name}; " + (f"did you mean {near[0]}?" if near else f"known: {sorted(TOWERS)}"))
+    options_type, build = TOWERS[name]
+    try:
+        wanted = options_type.model_validate(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(p) for p in first["loc"])
+        known = sorted(options_type.model_fields)
+        raise ConfigError(f"text tower {name}: {place}: {first['msg']} (known: {known})") from error
+    return build(wanted, tokenizer).settle()
