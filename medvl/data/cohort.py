@@ -1,7 +1,7 @@
 """A cohort of model regions on disk: HU crops around each region's centre, with the truth and the report of every patient.
 
-Layout of a cohort folder: `hu.npy` (N, R, D, H, W) int16 memory map, `cases.jsonl` (one JSON object a patient), `done.npy`
-(N,) uint8 flags written after a patient's crops, so that a killed build goes on where it stopped, and `cohort.json`.
+Layout of a cohort folder: the files of `medvl.data.cache` (crops, coverage, flags), `cases.jsonl` (one JSON object a patient)
+and `cohort.json`.
 """
 
 from __future__ import annotations
@@ -9,19 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medvl.data.cache import Row, fill_rows, open_rows
+from medvl.errors import ConfigError
 from medvl.geometry import Geometry
-from medvl.imaging.phantom.render import COVERAGE_Z_MM, region_centers, render
-from medvl.imaging.phantom.sample import sample_patient
-from medvl.imaging.phantom.truth import Patient
+from medvl.imaging.phantom.render import COVERAGE_Z_MM, RENDER_VERSION, region_centers, render
+from medvl.imaging.phantom.sample import PHASES, sample_patient
+from medvl.imaging.phantom.truth import Patient, Phase
 from medvl.imaging.phantom.write import report_of
 from medvl.imaging.preprocess import MIN_COVERED, Contract, RegionSpec
 from medvl.imaging.resample import resample
@@ -34,42 +36,101 @@ MARGIN_MM = 9.0
 
 @dataclass(frozen=True)
 class PhantomCohort:
-    """Which phantom patients: numbers `start` to `start + n` of `seed`; jitter_mm: spread of the crop centres, uniform."""
+    """Which phantom patients.
+
+    Args:
+        seed, start, n: numbers `start` to `start + n` of `seed`.
+        jitter_mm: spread of the crop centres, uniform.
+        phases: scans a patient has, of the same anatomy: how many (the patient's own phase and others drawn at random), or which.
+
+    Raises:
+        ConfigError: a phase is unknown or repeated, or there are fewer than one or more than there are phases.
+    """
 
     seed: int
     start: int
     n: int
     jitter_mm: float = JITTER_MM
+    phases: int | tuple[Phase, ...] = 1
+
+    def __post_init__(self) -> None:
+        given = PHASES[: self.phases] if isinstance(self.phases, int) else self.phases
+        wrong = len(given) != self.phases if isinstance(self.phases, int) else not set(given) <= set(PHASES)
+        if wrong or not given or len(set(given)) < len(given):
+            raise ConfigError(f"phases must be 1 to {len(PHASES)}, or different ones of {', '.join(PHASES)}; found {self.phases}")
+
+    @property
+    def n_phases(self) -> int:
+        """Scans a patient has."""
+        return self.phases if isinstance(self.phases, int) else len(self.phases)
 
     def key(self, contract: Contract) -> str:
-        """Folder name that changes with the patients, the crops' placement and the input contract."""
-        text = json.dumps([self.seed, self.start, self.n, self.jitter_mm, contract.hash])
+        """Folder name that changes with the patients, the crops' placement, the input contract and the renderer."""
+        text = json.dumps([self.seed, self.start, self.n, self.jitter_mm, self.phases, contract.hash, RENDER_VERSION])
         return "phantom-" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def phases_of(self, patient: Patient) -> tuple[Phase, ...]:
+        """The phases of a patient's scans, the one that the report was made from first where it is among them."""
+        own = patient.scanner.phase
+        if not isinstance(self.phases, int):
+            return tuple(sorted(self.phases, key=lambda phase: (phase != own, self.phases.index(phase))))  # type: ignore[union-attr]
+        others = [phase for phase in PHASES if phase != own]
+        rng = np.random.default_rng([patient.seed, int(patient.patient_id[2:]), 5])
+        return (own, *(others[int(i)] for i in rng.permutation(len(others))[: self.phases - 1]))
 
 
 @dataclass(frozen=True, eq=False)
 class Cohort:
-    """A built cohort; `hu` is memory-mapped, `covered` (N, R) is the share of each crop inside the scan, 0 if not taken."""
+    """A built cohort.
+
+    Args:
+        hu: (N, R, D, H, W) memory-mapped; with several phases, the first of each patient.
+        covered: (N, R) share of each crop inside that scan, 0 if not taken.
+        cases: one mapping a patient.
+        regions: names of the R columns.
+        phase_hu: (N, P, R, D, H, W) memory-mapped where patients have several scans; `case["phases"]` names each patient's.
+        phase_covered: (N, P, R); all 0 for a scan that a patient does not have.
+        phases: every phase that occurs.
+    """
 
     hu: NDArray[np.int16]
     covered: NDArray[np.float32]
     cases: list[dict[str, Any]]
     regions: tuple[str, ...]
+    phase_hu: NDArray[np.int16] | None = None
+    phase_covered: NDArray[np.float32] | None = None
+    phases: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.cases)
 
 
-def phantom_crop(seed: int, number: int, spec: RegionSpec, jitter_mm: float) -> tuple[NDArray[np.int16], float]:
-    """(D, H, W) int16 HU of one region of one phantom as its scanner saw it, and the share of it the scan covers."""
+def common_grid(contract: Contract) -> tuple[int, int, int]:
+    """The (D, H, W) that all regions share.
+
+    Raises:
+        ConfigError: they differ.
+    """
+    grids = {spec.name: spec.grid_dhw for spec in contract.regions}
+    if len(set(grids.values())) > 1:
+        told = ", ".join(f"{name} {list(grid)}" for name, grid in grids.items())
+        raise ConfigError(f"all regions of a cohort need the same grid_dhw, found {told}; choose one grid and vary spacing_mm")
+    return contract.regions[0].grid_dhw
+
+
+def phantom_crop(
+    seed: int, number: int, spec: RegionSpec, jitter_mm: float, phase: Phase | None = None
+) -> tuple[NDArray[np.int16], float]:
+    """(D, H, W) int16 HU of one region of one phantom as its scanner saw it, in `phase` or the patient's own, and its cover."""
     patient = sample_patient(seed, number)
+    if phase is not None:
+        patient = replace(patient, scanner=replace(patient.scanner, phase=phase))
     target = crop_geometry(patient, spec, jitter_mm)
     native = _native_part(target, patient.scanner.spacing_dhw_mm, COVERAGE_Z_MM[patient.scanner.coverage])
     if native is None:
         return np.full(spec.grid_dhw, -1024, np.int16), 0.0
-    z = target.to_lps(np.stack([np.arange(spec.grid_dhw[0]), np.zeros(spec.grid_dhw[0]), np.zeros(spec.grid_dhw[0])], axis=1))[
-        :, 2
-    ]
+    d = spec.grid_dhw[0]
+    z = target.to_lps(np.stack([np.arange(d), np.zeros(d), np.zeros(d)], axis=1))[:, 2]
     low, high = COVERAGE_Z_MM[patient.scanner.coverage]
     covered = float(((z >= low) & (z <= high)).mean())
     if covered < MIN_COVERED:
@@ -126,67 +187,57 @@ def build_phantom(
         contract: the regions' grids.
         workers: processes.
         progress: called with (done, total).
+
+    Raises:
+        ConfigError: the regions' grids differ.
     """
+    grid, phases = common_grid(contract), cohort.n_phases
     place = folder / cohort.key(contract)
-    place.mkdir(parents=True, exist_ok=True)
-    shape = (cohort.n, len(contract.regions), *contract.regions[0].grid_dhw)
-    arrays = _open(place, shape)
-    todo = np.flatnonzero(arrays[2] == 0)
-    chunks = [todo[i : i + 16].tolist() for i in range(0, len(todo), 16)]
-    finished = cohort.n - len(todo)
-    for chunk in _run(place, shape, cohort, contract, chunks, workers):
-        finished += len(chunk)
-        if progress:
-            progress(finished, cohort.n)
-    _write_cases(place / "cases.jsonl", cohort)
+    shape = (cohort.n, *((phases,) if phases > 1 else ()), len(contract.regions), *grid)
+    fill_rows(place, shape, partial(_phantom_row, cohort, contract), workers=workers, progress=progress)
+    cases = (describe(cohort.seed, number) for number in range(cohort.start, cohort.start + cohort.n))
+    if phases > 1:
+        cases = ({**case, "phases": list(cohort.phases_of(_patient_of(cohort, i)))} for i, case in enumerate(cases))
+    write_cohort(place, cases, {"regions": contract.names, **vars(cohort)})
     return open_cohort(place)
 
 
+def _patient_of(cohort: PhantomCohort, row: int) -> Patient:
+    return sample_patient(cohort.seed, cohort.start + row)
+
+
+def _phantom_row(cohort: PhantomCohort, contract: Contract, row: int) -> Row:
+    phases = cohort.phases_of(_patient_of(cohort, row))
+    crops = [
+        phantom_crop(cohort.seed, cohort.start + row, spec, cohort.jitter_mm, phase)
+        for phase in phases
+        for spec in contract.regions
+    ]
+    grid = contract.regions[0].grid_dhw
+    lead = (len(phases), len(contract.regions)) if len(phases) > 1 else (len(contract.regions),)
+    covered = np.array([cover for _, cover in crops], np.float32)
+    return Row(np.stack([hu for hu, _ in crops]).reshape(*lead, *grid), covered.reshape(lead))
+
+
+def write_cohort(place: Path, cases: Iterable[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
+    """Write `cases.jsonl` and `cohort.json` beside the crops, each whole or not at all."""
+    for name, lines in (("cases.jsonl", cases), ("cohort.json", [facts])):
+        part = place / f".{name}.{os.getpid()}.part"
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in lines)
+        part.replace(place / name)
+
+
 def open_cohort(place: Path) -> Cohort:
-    """The finished cohort in `place`, memory-mapped read-only."""
+    """The finished cohort in `place`, memory-mapped read-only.
+
+    Raises:
+        ConfigError: it is incomplete.
+    """
+    rows = open_rows(place)
     cases = [json.loads(line) for line in (place / "cases.jsonl").read_text(encoding="utf-8").splitlines()]
     names = tuple(json.loads((place / "cohort.json").read_text(encoding="utf-8"))["regions"])
-    return Cohort(np.load(place / "hu.npy", mmap_mode="r"), np.load(place / "covered.npy"), cases, names)
-
-
-def _write_cases(path: Path, cohort: PhantomCohort) -> None:
-    part = path.with_suffix(f".{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as file:
-        for number in range(cohort.start, cohort.start + cohort.n):
-            file.write(json.dumps(describe(cohort.seed, number)) + "\n")
-    part.replace(path)
-
-
-def _open(place: Path, shape: tuple[int, ...]) -> list[np.memmap[Any, Any]]:
-    """The crops, coverage and done flags, created at first use and opened for writing."""
-    out = []
-    for name, size, dtype in (("hu", shape, np.int16), ("covered", shape[:2], np.float32), ("done", shape[:1], np.uint8)):
-        path = place / f"{name}.npy"
-        mode = "r+" if path.exists() else "w+"
-        out.append(np.lib.format.open_memmap(path, mode=mode, dtype=dtype, shape=size if mode == "w+" else None))
-    return out
-
-
-def _run(
-    place: Path, shape: tuple[int, ...], cohort: PhantomCohort, contract: Contract, chunks: list[list[int]], workers: int
-) -> Iterator[list[int]]:
-    (place / "cohort.json").write_text(
-        json.dumps({"regions": [r.name for r in contract.regions], **vars(cohort)}), encoding="utf-8"
-    )
-    if workers <= 1:
-        for chunk in chunks:
-            yield _fill(place, shape, cohort, contract, chunk)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        yield from pool.map(_fill, *zip(*((place, shape, cohort, contract, c) for c in chunks), strict=True)) if chunks else ()
-
-
-def _fill(place: Path, shape: tuple[int, ...], cohort: PhantomCohort, contract: Contract, rows: list[int]) -> list[int]:
-    hu, covered, done = _open(place, shape)
-    for row in rows:
-        for k, spec in enumerate(contract.regions):
-            hu[row, k], covered[row, k] = phantom_crop(cohort.seed, cohort.start + row, spec, cohort.jitter_mm)
-        done[row] = 1
-    for array in (hu, covered, done):
-        array.flush()
-    return rows
+    if rows.covered.ndim == 2:
+        return Cohort(rows.hu, rows.covered, cases, names)
+    found = {phase for case in cases for phase in case["phases"]}
+    return Cohort(rows.hu[:, 0], rows.covered[:, 0], cases, names, rows.hu, rows.covered, tuple(sorted(found)))

@@ -5,6 +5,9 @@ These marks stand for the lesion masks that a group may have of some of its own 
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -19,6 +22,7 @@ from medvl.imaging.phantom.sample import sample_patient
 from medvl.imaging.phantom.truth import Patient
 from medvl.imaging.preprocess import Contract, RegionSpec
 
+MARKS_VERSION = 1
 CELL = 4
 _FINE = 2
 
@@ -29,13 +33,13 @@ def build_marks(
     """(N, R, d, h, w) uint8 on the token grid, a cell of `CELL` voxels a side; bit k is set where finding k of the region lies.
 
     Args:
-        folder: the cohort's own folder; the result is kept there as `marks.npy`.
+        folder: the cohort's own folder; the result is kept there, under a name that changes with `names` and this code.
         cohort: which patients.
         contract: the regions' grids.
         names: findings by region name, at most eight each, in the order of their bits.
         workers: processes.
     """
-    path = folder / "marks.npy"
+    path = folder / marks_name(names)
     if path.exists():
         return np.asarray(np.load(path))
     numbers = range(cohort.start, cohort.start + cohort.n)
@@ -46,10 +50,16 @@ def build_marks(
         with ProcessPoolExecutor(workers) as pool:
             rows = list(pool.map(_of_patient, jobs, chunksize=32))
     marks = np.stack(rows)
-    part = path.with_suffix(".part.npy")
+    part = path.with_suffix(f".{os.getpid()}.part.npy")
     np.save(part, marks, allow_pickle=False)
     part.replace(path)
     return marks
+
+
+def marks_name(names: Mapping[str, Sequence[str]]) -> str:
+    """File name of the marks of these findings, in their order, by this version of the code."""
+    text = json.dumps([MARKS_VERSION, CELL, {region: list(names[region]) for region in sorted(names)}])
+    return f"marks-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
 
 
 def _of_patient(job: tuple[int, int, float, Contract, dict[str, Sequence[str]]]) -> NDArray[np.uint8]:

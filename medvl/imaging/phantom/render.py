@@ -12,10 +12,12 @@ from scipy import ndimage
 
 from medvl.geometry import Geometry
 from medvl.imaging.phantom.anatomy import DIAPHRAGM_Z_MM, Anatomy, KidneyAnatomy, build
+from medvl.imaging.phantom.sample import PHASES
 from medvl.imaging.phantom.shapes import F32, Canvas, Ellipsoid, ramp
 from medvl.imaging.phantom.truth import Kidney, Patient, Phase
 from medvl.records import Volume
 
+RENDER_VERSION = 2  # of the pictures: counted up with every change that moves a voxel, so that caches of older ones are not used
 COVERAGE_Z_MM = {"chest": (48.0, 320.0), "abdomen": (-185.0, 112.0), "chest_abdomen": (-185.0, 320.0)}
 ORGAN_HU: dict[str, dict[Phase, float]] = {
     "cortex": {"noncontrast": 33, "arterial": 165, "portal_venous": 168, "delayed": 128},
@@ -29,6 +31,8 @@ ORGAN_HU: dict[str, dict[Phase, float]] = {
     "spleen": {"noncontrast": 48, "arterial": 125, "portal_venous": 122, "delayed": 92},
 }
 EVERYWHERE = (slice(None), slice(None), slice(None))
+HEART_BELOW_MM = 60.0  # how far below the top of the diaphragm the largest heart with its fluid and fat may reach
+DOME_MM = 57.6  # from the top of the diaphragm to its lowest edge
 FAT_HU, MUSCLE_HU, LUNG_HU, FLUID_HU = -102.0, 56.0, -855.0, 9.0
 
 
@@ -89,8 +93,9 @@ def render(patient: Patient, geometry: Geometry | None = None, *, noise: bool = 
 
 
 def _scan(canvas: Canvas, patient: Patient) -> None:
-    """Kernel blur in plane, then noise with the kernel's own grain, in place."""
-    rng = np.random.default_rng([patient.seed, int(patient.patient_id[2:]), 2, canvas.hu.size])
+    """Kernel blur in plane, then noise with the kernel's own grain, in place; each phase has noise of its own."""
+    scan = PHASES.index(patient.scanner.phase)
+    rng = np.random.default_rng([patient.seed, int(patient.patient_id[2:]), 2, canvas.hu.size, scan])
     sigma = (0.0, patient.scanner.kernel_mm / canvas.voxel_mm[1], patient.scanner.kernel_mm / canvas.voxel_mm[0])
     ndimage.gaussian_filter(canvas.hu, sigma, output=canvas.hu, truncate=3.0)
     grain = rng.standard_normal(canvas.hu.shape, dtype=np.float32)
@@ -123,7 +128,7 @@ def _trunk(canvas: Canvas, a: Anatomy, patient: Patient) -> None:
 def diaphragm(canvas: Canvas, a: Anatomy) -> F32:
     """(1, H, W) height of the diaphragm in mm: domed, lower towards the walls, lowest at the back."""
     bow = (canvas.x / a.cavity_mm[0]) ** 2 + 1.2 * (np.maximum(canvas.y, 0) / a.cavity_mm[1]) ** 2
-    return np.asarray(DIAPHRAGM_Z_MM + np.where(canvas.x < 0, 8, 0) - 48 * np.minimum(bow, 1.2), dtype=np.float32)
+    return np.asarray(DIAPHRAGM_Z_MM + np.where(canvas.x < 0, 8, 0) - DOME_MM / 1.2 * np.minimum(bow, 1.2), dtype=np.float32)
 
 
 def _lung_space(canvas: Canvas, a: Anatomy, inside: F32, side: float) -> F32:
@@ -135,20 +140,26 @@ def _lung_space(canvas: Canvas, a: Anatomy, inside: F32, side: float) -> F32:
 
 
 def _lungs(canvas: Canvas, a: Anatomy, inside: F32, patient: Patient) -> None:
-    if canvas.z.max() < 40:
+    part = canvas.above(DIAPHRAGM_Z_MM - DOME_MM - canvas.voxel_mm[2])
+    if part is None:
         return
-    rng = np.random.default_rng(a.lesion_seed)
-    k = rng.uniform(0.25, 0.45, 4)
-    waves = np.sin(k[0] * canvas.x + k[1] * canvas.y) * np.sin(k[2] * canvas.z + 0.2 * canvas.y) + np.sin(
-        k[3] * canvas.x - 0.3 * canvas.z
-    )
-    lung = LUNG_HU + np.float32(35) * canvas.y / np.float32(a.cavity_mm[1]) + 320 * np.clip(waves - 1.35, 0, 1)
-    for side in (1.0, -1.0):
-        space = _lung_space(canvas, a, inside, side)
-        canvas.blend(EVERYWHERE, space, lung)
-        fluid = _effusion(canvas, a, space, side, patient)
+    k = np.random.default_rng(a.lesion_seed).uniform(0.25, 0.45, 4).astype(np.float32)
+    x, y, z = part.x, part.y, part.z
+    waves = np.sin(k[0] * x + k[1] * y) * _sine_of_sum(k[2] * z, np.float32(0.2) * y)
+    waves += _sine_of_sum(np.float32(-0.3) * z, k[3] * x)
+    lung = np.float32(320) * np.clip(waves - np.float32(1.35), 0, 1)
+    lung += np.float32(35) * y / np.float32(a.cavity_mm[1]) + np.float32(LUNG_HU)
+    spaces = {side: _lung_space(part, a, inside, side) for side in (1.0, -1.0)}
+    part.blend(EVERYWHERE, spaces[1.0] + spaces[-1.0], lung)
+    for side, space in spaces.items():
+        fluid = _effusion(part, a, space, side, patient)
         if fluid is not None:
-            canvas.blend(EVERYWHERE, fluid, FLUID_HU)
+            part.blend(EVERYWHERE, fluid, FLUID_HU)
+
+
+def _sine_of_sum(up: F32, across: F32) -> F32:
+    """sin(up + across) of (D, 1, 1) and (1, H, W) from the sines of each, which spares a sine per voxel."""
+    return np.asarray(np.sin(up) * np.cos(across) + np.cos(up) * np.sin(across), dtype=np.float32)
 
 
 def _effusion(canvas: Canvas, a: Anatomy, space: F32, side: float, patient: Patient) -> F32 | None:
@@ -186,17 +197,26 @@ def _bones(canvas: Canvas, a: Anatomy) -> None:
     bodies = (np.abs(((canvas.z + 3) % 34) - 17) - 12.5).astype(np.float32)
     for radius, hu in ((21.5, 330.0), (19.5, 190.0)):
         disc = ramp(np.hypot(canvas.x, canvas.y - np.float32(y)) - radius, canvas.voxel_mm[0])
-        if disc.any():
-            canvas.blend(EVERYWHERE, disc * ramp(bodies + (0 if radius > 20 else 2), canvas.voxel_mm[2]), hu)
+        near = canvas.touched(disc)
+        if near is not None:
+            canvas.blend(near, disc[:, near[1], near[2]] * ramp(bodies + (0 if radius > 20 else 2), canvas.voxel_mm[2]), hu)
     _tube(canvas, 0, y + 31, 9, whole, 25.0)
     _tube(canvas, 0, y + 46, 5, whole, 330.0)
     for side in (-1, 1):
         _tube(canvas, side * 36, y - 4, 19, (-400.0, 30.0), MUSCLE_HU + 3)
-    shell = np.abs(_superellipse(canvas, (a.cavity_mm[0] + 6, a.cavity_mm[1] + 6))) - 4
-    stripes = np.abs(((canvas.z + 0.45 * canvas.y) % 27) - 13.5) - 5
-    rib = ramp(shell, canvas.voxel_mm[0]) * ramp(stripes.astype(np.float32), canvas.voxel_mm[2])
-    rib *= ramp(-canvas.z - 10 + 0.25 * np.abs(canvas.y - a.cavity_mm[1]), 4.0)
-    canvas.blend(EVERYWHERE, rib.astype(np.float32), 420.0)
+    _ribs(canvas, a)
+
+
+def _ribs(canvas: Canvas, a: Anatomy) -> None:
+    """Oblique stripes of bone in the trunk's wall; worked out on the wall's own (D, M) columns of voxels only."""
+    shell = ramp(np.abs(_superellipse(canvas, (a.cavity_mm[0] + 6, a.cavity_mm[1] + 6))) - 4, canvas.voxel_mm[0])[0]
+    rows, columns = np.nonzero(shell)
+    y, z = canvas.y[0, rows, columns], canvas.z[:, 0]
+    stripes = np.abs(((z + np.float32(0.45) * y) % 27) - 13.5) - 5
+    rib = shell[rows, columns] * ramp(stripes, canvas.voxel_mm[2])
+    rib *= ramp(-z - 10 + np.float32(0.25) * np.abs(y - np.float32(a.cavity_mm[1])), 4.0)
+    hu = canvas.hu[:, rows, columns]
+    canvas.hu[:, rows, columns] = hu + rib * (np.float32(420.0) - hu)
 
 
 def _paint(canvas: Canvas, solid: Ellipsoid, hu: float) -> None:
@@ -245,7 +265,7 @@ def _kidney(canvas: Canvas, k: KidneyAnatomy, kidney: Kidney, phase: Phase) -> N
 
 
 def _heart(canvas: Canvas, a: Anatomy, patient: Patient) -> None:
-    if canvas.z.max() < DIAPHRAGM_Z_MM - 30:
+    if canvas.z.max() < DIAPHRAGM_Z_MM - HEART_BELOW_MM:
         return
     phase, blood = patient.scanner.phase, ORGAN_HU["blood"][patient.scanner.phase]
     outer = a.pericardial or a.heart

@@ -6,7 +6,7 @@ normal; small ones (diameter below four voxels) are averaged over sub-voxel samp
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -68,6 +68,21 @@ class Canvas:
             return None
         return slice(near_z[0], near_z[-1] + 1), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
+    def above(self, z_mm: float) -> Canvas | None:
+        """The slices whose centres lie above `z_mm`, as a canvas that paints into this one; None when there are none."""
+        near = np.flatnonzero(self.z[:, 0, 0] > z_mm)
+        if not len(near):
+            return None
+        part = slice(near[0], near[-1] + 1)
+        return replace(self, hu=self.hu[part], z=self.z[part])
+
+    def touched(self, coverage: F32) -> Window | None:
+        """The smallest part of the grid, in all slices, that holds every nonzero of a (1, H, W) `coverage`; None if all are 0."""
+        rows, columns = np.flatnonzero(coverage[0].any(axis=1)), np.flatnonzero(coverage[0].any(axis=0))
+        if not len(rows):
+            return None
+        return slice(None), slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
     def blend(self, window: Window, coverage: F32, hu: float | F32) -> None:
         """Mix `hu` into the voxels of `window` by their `coverage` in [0, 1]."""
         part = self.hu[window]
@@ -118,22 +133,33 @@ class Ellipsoid:
         return tuple(m[k, 0] * x + m[k, 1] * y + m[k, 2] * z for k in range(3))  # type: ignore[return-value]
 
     def _edged(self, canvas: Canvas, window: Window) -> F32:
-        u = self._scaled(*self._local(canvas, window))
-        level = np.maximum(np.sqrt(u[0] ** 2 + u[1] ** 2 + u[2] ** 2), np.float32(1e-6))  # 0 at the very centre has no normal
+        """Distance to the surface over the voxel's width along the normal, worked out only where it can be below one half."""
+        whole = self._scaled(*self._local(canvas, window))
+        level = np.sqrt(whole[0] ** 2 + whole[1] ** 2 + whole[2] ** 2)
+        out: F32 = (level < 1).astype(np.float32)
+        band = np.nonzero(np.abs(level - 1) <= 1e-4 + 0.5 * np.linalg.norm(canvas.voxel_mm) / self.radii.min())
+        u = [np.broadcast_to(p, level.shape)[band] for p in whole]
+        near = np.maximum(level[band], np.float32(1e-6))  # 0 at the very centre has no normal
         g = [p / np.float32(r) for p, r in zip(u, self.radii, strict=True)]
         if self.turn is not None:
             t = self.turn.astype(np.float32)
             g = [t[k, 0] * g[0] + t[k, 1] * g[1] + t[k, 2] * g[2] for k in range(3)]
         norm = np.sqrt(g[0] ** 2 + g[1] ** 2 + g[2] ** 2) + np.float32(1e-9)
         width = sum(np.abs(p) * np.float32(v) for p, v in zip(g, canvas.voxel_mm, strict=True)) / norm
-        distance = level * (level - 1) / norm
-        return np.asarray(np.clip(0.5 - distance / (width + np.float32(1e-6)), 0, 1), dtype=np.float32)
+        distance = near * (near - 1) / norm
+        out[band] = np.clip(0.5 - distance / (width + np.float32(1e-6)), 0, 1)
+        return out
 
     def _sampled(self, canvas: Canvas, window: Window) -> F32:
         x, y, z = self._local(canvas, window)
         vx, vy, vz = canvas.voxel_mm
         n = [int(np.clip(np.ceil(v / max(0.5, self.radii.min() / 2)), 1, 5)) for v in (vx, vy, vz)]
         offsets = [(np.arange(k) + 0.5) / k - 0.5 for k in n]
+        if self.turn is None:
+            steps = zip((x, y, z), offsets, (vx, vy, vz), self.radii, strict=True)
+            squares = [((p + (o * v).astype(np.float32)[:, None, None, None]) / np.float32(r)) ** 2 for p, o, v, r in steps]
+            inside = (squares[0][:, None, None] + squares[1][None, :, None] + squares[2][None, None]) <= 1
+            return np.asarray(np.count_nonzero(inside, axis=(0, 1, 2)) / np.float32(n[0] * n[1] * n[2]), dtype=np.float32)
         total = np.zeros(np.broadcast_shapes(x.shape, z.shape), np.float32)
         for dx in offsets[0]:
             for dy in offsets[1]:
