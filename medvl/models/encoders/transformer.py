@@ -12,7 +12,8 @@ from medvl.models.encoders.base import Grid
 class Block(nn.Module):
     """Pre-norm self-attention and perceptron, each with a residual.
 
-    Source: Vaswani et al. 2017 with the norms of Xiong et al. 2020; attention is torch's fused kernel.
+    Source: Vaswani et al. 2017 with the norms of Xiong et al. 2020; attention is torch's fused kernel, except where it is
+    slower (see `_small_half_on_cpu`).
 
     Args:
         width: of the tokens.
@@ -44,12 +45,23 @@ class Block(nn.Module):
         return x + self._drop(self.down(hidden))
 
     def _attend(self, x: Tensor) -> Tensor:
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        parts = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        query, key, value = (part.transpose(1, 2) for part in parts)
         dropout = self.dropout if self.training else 0.0
-        return functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout).transpose(1, 2).flatten(2)
+        if _small_half_on_cpu(query):
+            weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1).to(value.dtype)
+            mixed = functional.dropout(weights, dropout) @ value if dropout else weights @ value
+        else:
+            mixed = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+        return mixed.transpose(1, 2).flatten(2)
 
     def _drop(self, x: Tensor) -> Tensor:
         return functional.dropout(x, self.dropout, self.training) if self.dropout else x
+
+
+def _small_half_on_cpu(query: Tensor) -> bool:
+    """Whether plain products beat torch's fused kernel: its CPU gradient in bfloat16 is slow at a few hundred tokens."""
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and query.shape[2] <= 512
 
 
 def initialise(module: nn.Module) -> None:
