@@ -4,8 +4,10 @@ Every objective is a line below. It is here because importing any module of the 
 `registry.OBJECTIVES` is never seen half filled.
 """
 
+from medvl.objectives.anatomy_finding import Existence, PrototypeContrastive, RelationPrediction
 from medvl.objectives.attributes import Attributes
 from medvl.objectives.image_text import ImageTextContrastive
+from medvl.objectives.marks import Marks
 from medvl.objectives.masked_image import MaskedImageModeling
 from medvl.objectives.pairs import Assertions, SigmoidPairwise
 from medvl.objectives.registry import OBJECTIVES
@@ -14,8 +16,12 @@ OBJECTIVES.update(
     {
         "assertions": Assertions,
         "attributes": Attributes,
+        "existence": Existence,
         "image_text_contrastive": ImageTextContrastive,
+        "marks": Marks,
         "masked_image_modeling": MaskedImageModeling,
+        "prototype_contrastive": PrototypeContrastive,
+        "relation_prediction": RelationPrediction,
         "sigmoid_pairwise": SigmoidPairwise,
     }
 )

@@ -28,7 +28,8 @@ def label_cosine(targets: Targets) -> NDArray[np.float32]:
 
 def any_known(targets: Targets) -> NDArray[np.bool_]:
     """(N,) bool, whether anything is known of each row."""
-    return np.concatenate([targets.binary >= 0, targets.classes >= 0, np.isfinite(targets.numbers)], axis=1).any(axis=1)
+    known = np.concatenate([targets.binary >= 0, targets.classes >= 0, np.isfinite(targets.numbers)], axis=1)
+    return np.asarray(known.any(axis=1), np.bool_)
 
 
 def same_text_of(scene: Scene, objective: str) -> Tensor:
