@@ -12,10 +12,22 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from medvl.text.ontology import Ontology, built_in, phrases, table
+from medvl.text.ontology import Ontology, built_in, phrases
 from medvl.text.report import StructuredReport, side_pieces, split_sentences
+from medvl.text.scope import (
+    ABSENT,
+    PRESENT,
+    UNCERTAIN,
+    UNMENTIONED,
+    Mention,
+    at_home,
+    implied_absent,
+    mentions,
+    place_marks,
+    status_of,
+)
 
-PRESENT, ABSENT, UNMENTIONED, UNCERTAIN = 1, 0, -1, 2
+WHOLE = "report"  # the region of ontologies that read findings and impression as they are
 Value = float | int | str | None
 _NUMBER = r"\d+(?:[.,]\d+)?"
 _MEASURE = re.compile(
@@ -31,18 +43,6 @@ _CLAUSE = re.compile(
     r"(?=(?:an?|another|there|several|multiple|two|three) )",
     re.IGNORECASE,
 )
-_PRESUPPOSED = re.compile(r"\b(?:within|inside|in|of) (?:the|this|that) (?:(?!kidney)\w+ ){0,2}$", re.IGNORECASE)
-_VERB = re.compile(r"\b(?:is|are|was|were|seen|with|measur\w+|shows?|contains?)\b|[;:.]", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class Mention:
-    """One naming of a finding: its key, where in the sentence, and whether it is asserted."""
-
-    finding: str
-    start: int
-    end: int
-    status: int
 
 
 @dataclass
@@ -52,6 +52,7 @@ class _Reading:
     status: dict[str, int] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     focus: str | None = None
+    elsewhere: set[str] = field(default_factory=set)
 
     def add(self, key: str, status: int) -> None:
         rank = {UNMENTIONED: 0, ABSENT: 1, UNCERTAIN: 2, PRESENT: 3}
@@ -70,7 +71,8 @@ def extract(report: StructuredReport, ontologies: Sequence[Ontology] | None = No
         Region name to attribute name to value; every attribute of the region's ontology is there.
     """
     tables = built_in() if ontologies is None else ontologies
-    return {region: extract_text(report.regions.get(region, ""), o) for o in tables for region in o.regions}
+    texts = report.regions | {WHOLE: report.said()}
+    return {region: extract_text(texts.get(region, ""), o) for o in tables for region in o.regions}
 
 
 def extract_text(text: str, ontology: Ontology) -> dict[str, Value]:
@@ -78,7 +80,7 @@ def extract_text(text: str, ontology: Ontology) -> dict[str, Value]:
     reading = _Reading()
     implied: set[str] = set()
     for sentence in split_sentences(text):
-        implied |= _implied_absent(sentence, ontology)
+        implied |= implied_absent(sentence, ontology)
         for clause in _CLAUSE.split(sentence):
             _read_clause(clause, ontology, reading)
     for key in implied:
@@ -110,69 +112,8 @@ def _finish(reading: _Reading, ontology: Ontology) -> dict[str, Value]:
     return out | {key: reading.values.get(key) for key in ontology.measures}
 
 
-def _implied_absent(sentence: str, ontology: Ontology) -> set[str]:
-    """Findings that a normal statement on their organ rules out."""
-    keys: set[str] = set()
-    normal = phrases(tuple(table("cues")["normal"]))
-    for clause in re.split(r"[;.]|,(?! (?:and )?\w+ (?:is|are))|\bapart from\b|\bexcept\b", sentence):
-        word = normal.search(clause)
-        if word and not re.search(r"\bnot (?:\w+ )?$", clause[: word.start()], re.IGNORECASE):
-            for rule in ontology.normal:
-                if phrases(tuple(rule["subjects"])).search(clause):
-                    keys |= set(rule["absent"])
-    return keys
-
-
-def mentions(clause: str, ontology: Ontology) -> list[Mention]:
-    """Findings that a clause names, in order, with their status; each stretch of text is used once."""
-    found: list[Mention] = []
-    taken: list[tuple[int, int]] = []
-    hits: list[tuple[int, int, str, bool]] = []
-    for key, finding in ontology.findings.items():
-        for kind in ("absent", "terms"):
-            hits += [(m.start(), m.end(), key, kind == "absent") for m in phrases(tuple(finding.get(kind, ()))).finditer(clause)]
-    for start, end, key, absent in sorted(hits, key=lambda h: (not h[3], h[0] - h[1], h[0])):
-        if not any(start < e and s < end for s, e in taken):
-            taken.append((start, end))
-            found.append(Mention(key, start, end, ABSENT if absent else _stated(clause, start, end, key, ontology)))
-    if not any(m.status != ABSENT for m in found):
-        for key, finding in ontology.findings.items():
-            for m in phrases(tuple(finding.get("weak", ()))).finditer(clause):
-                if not any(m.start() < e and s < m.end() for s, e in taken):
-                    found.append(Mention(key, m.start(), m.end(), _stated(clause, m.start(), m.end(), key, ontology)))
-    return sorted(found, key=lambda m: m.start)
-
-
-def _stated(clause: str, start: int, end: int, key: str, ontology: Ontology) -> int:
-    """`_status`, except that "no necrosis within the mass" takes the mass for granted."""
-    if key == ontology.attributes.get("of") and _PRESUPPOSED.search(clause[:start]):
-        return PRESENT
-    return _status(clause, start, end)
-
-
-def _status(clause: str, start: int, end: int) -> int:
-    """Present, absent or uncertain, for the words at `start`:`end` of a clause."""
-    cues = {name: tuple(words) for name, words in table("cues").items()}
-    masked = phrases(cues["pseudo_negation"]).sub(lambda m: "#" * len(m.group()), clause)
-    stops = [m.end() for m in phrases(cues["negation_stop"], False).finditer(masked[:start])]
-    before, after = masked[stops[-1] if stops else 0 : end], masked[end : end + 90]
-    if after.lstrip().startswith("?") or any(_near(after, m) for m in phrases(cues["uncertain_after"]).finditer(after)):
-        return UNCERTAIN
-    if phrases(cues["negation_before"]).search(before) or any(
-        _near(after, m) for m in phrases(cues["negation_after"]).finditer(after)
-    ):
-        return ABSENT
-    return UNCERTAIN if phrases(cues["uncertain_before"]).search(before) else PRESENT
-
-
-def _near(after: str, cue: re.Match[str]) -> bool:
-    """A cue that follows applies when no other statement lies between; its own verb does not count."""
-    gap = re.sub(r"\b(?:is|are|was|were)\s*$", "", after[: cue.start()])
-    return not _VERB.search(gap)
-
-
 def _read_clause(clause: str, ontology: Ontology, reading: _Reading) -> None:
-    found = mentions(clause, ontology)
+    found = _placed(clause, ontology, reading)
     for mention in found:
         for name in _named(mention, clause, ontology):
             reading.add(name, mention.status)
@@ -185,6 +126,21 @@ def _read_clause(clause: str, ontology: Ontology, reading: _Reading) -> None:
     _read_attributes(clause, found, ontology, reading)
     if asserted:
         reading.focus = asserted[-1].finding
+
+
+def _placed(clause: str, ontology: Ontology, reading: _Reading) -> list[Mention]:
+    """The clause's mentions that speak of their own organ; what it names last is kept for the clauses after it."""
+    found = [
+        m
+        for m in mentions(clause, ontology)
+        if at_home(m, clause, ontology.findings[m.finding], m.finding not in reading.elsewhere)
+    ]
+    for key, finding in ontology.findings.items():
+        if "home" in finding:
+            marks = place_marks(clause, tuple(finding["home"]), tuple(finding["elsewhere"]))
+            if marks:
+                (reading.elsewhere.discard if marks[-1][2] else reading.elsewhere.add)(key)
+    return found
 
 
 def _grade(clause: str, grades: Mapping[str, Sequence[str]]) -> str | None:
@@ -235,7 +191,7 @@ def _read_sizes(clause: str, asserted: Sequence[Mention], ontology: Ontology, re
     """Give each remaining length to the finding it stands with."""
     for start, end, mm in measures(clause):
         before = [m.finding for m in asserted if m.start < start]
-        after = [m.finding for m in asserted if m.start >= end]
+        after = [m.finding for m in asserted if m.start >= start]
         leading = max((m.end for m in asserted if m.start < start), default=0)
         if start in used or not (asserted or reading.focus):
             continue
@@ -264,7 +220,7 @@ def _read_attributes(clause: str, found: Sequence[Mention], ontology: Ontology, 
     for key, flag in rules["flags"].items():
         for kind, value in (("present", PRESENT), ("absent", ABSENT)):
             for match in phrases(tuple(flag.get(kind, ()))).finditer(clause):
-                status = _status(clause, match.start(), match.end())
+                status = status_of(clause, match.start(), match.end())
                 flipped = {ABSENT: 1 - value, PRESENT: value, UNCERTAIN: UNCERTAIN}[status]
                 reading.add(key, flipped)
     for key, options in rules["choice"].items():

@@ -12,6 +12,7 @@ from medvl.text.ontology import phrases, table
 Where = Literal["left", "right", "both"]
 REGIONS = ("kidney_left", "kidney_right", "chest")
 _LIST_MARK = re.compile(r"^\s*(?:\(?\d{1,2}[.)]|[-*•])\s+")
+_ITEM = re.compile(r"(?:^|(?<=[\s.]))[\"“”•·]+(?:\s+|(?=[A-Z]))|(?<=[.!?])[\"”](?=\s|$)")  # quotes and bullets that open an item
 _SUBHEADER = re.compile(r"^([A-Z][\w ,/&()-]{2,40}):")
 _MEASURE = re.compile(r"\d")
 
@@ -28,6 +29,10 @@ class StructuredReport:
 
     sections: dict[str, str]
     regions: dict[str, str]
+
+    def said(self) -> str:
+        """Findings and impression, a line each."""
+        return "\n".join(self.sections[name] for name in ("findings", "impression") if name in self.sections)
 
 
 def parse_report(text: str) -> StructuredReport:
@@ -62,6 +67,10 @@ def split_sections(text: str) -> dict[str, str]:
 
 def split_sentences(text: str) -> list[str]:
     """Sentences of one paragraph; full stops of decimals, list numbers and abbreviations do not end one."""
+    return [sentence for item in _ITEM.split(text) for sentence in _split_item(item)]
+
+
+def _split_item(text: str) -> list[str]:
     text = re.sub(r"\s+", " ", text).strip()
     sentences, start = [], 0
     for stop in re.finditer(r"[.!?]+(?=\s+[A-Z0-9(\"'])", text):
