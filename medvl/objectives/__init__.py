@@ -11,6 +11,7 @@ from medvl.objectives.marks import Marks
 from medvl.objectives.masked_image import MaskedImageModeling
 from medvl.objectives.pairs import Assertions, SigmoidPairwise
 from medvl.objectives.registry import OBJECTIVES
+from medvl.objectives.text_attributes import TextAttributes
 
 OBJECTIVES.update(
     {
@@ -23,5 +24,6 @@ OBJECTIVES.update(
         "prototype_contrastive": PrototypeContrastive,
         "relation_prediction": RelationPrediction,
         "sigmoid_pairwise": SigmoidPairwise,
+        "text_attributes": TextAttributes,
     }
 )

@@ -99,14 +99,18 @@ def check_objective(name: str, options: Mapping[str, Any]) -> tuple[type[Objecti
     kind = str(options.get("type", name))
     if kind not in OBJECTIVES:
         near = difflib.get_close_matches(kind, OBJECTIVES, n=1)
-        raise ConfigError(f"unknown objective {kind}; " + (f"did you mean {near[0]}?" if near else f"known: {sorted(OBJECTIVES)}"))
+        raise ConfigError(
+            f"unknown objective {kind}; " + (f"did you mean {near[0]}?" if near else f"known: {sorted(OBJECTIVES)}")
+        )
     found = OBJECTIVES[kind]
     try:
         return found, found.options_type.model_validate({k: v for k, v in options.items() if k != "type"})
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(p) for p in first["loc"])
-        raise ConfigError(f"objective {name}: {place}: {first['msg']} (known: {sorted(found.options_type.model_fields)})") from error
+        raise ConfigError(
+            f"objective {name}: {place}: {first['msg']} (known: {sorted(found.options_type.model_fields)})"
+        ) from error
 
 
 def build_objective(name: str, options: Mapping[str, Any], sizes: Sizes) -> Objective:
