@@ -15,7 +15,7 @@ from torch import nn
 from medvl.errors import MedvlError
 
 
-class Interrupted(MedvlError):
+class Interrupted(MedvlError):  # noqa: N818 - it says what happened
     """A signal asked the stage to end; its last finished step is in a checkpoint.
 
     Args:

@@ -19,7 +19,7 @@ from medvl.training.task import Plan, Task
 Found = dict[str, Tensor]
 
 
-class Diverged(MedvlError):
+class Diverged(MedvlError):  # noqa: N818 - it says what happened
     """The loss or its gradient is not a number any more; the last checkpoint is from before."""
 
 

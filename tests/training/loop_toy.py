@@ -29,9 +29,8 @@ class Toy(Task):
             between = nn.LayerNorm(16) if norm == "layer" else nn.BatchNorm1d(16)
             self.image = nn.Sequential(nn.Linear(WIDTH, 16), between, nn.GELU(), nn.Dropout(dropout), nn.Linear(16, 8))
             self.text = nn.Sequential(nn.Linear(WIDTH, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 8))
-            self.head = nn.Linear(8, 4)
+            self.head, self.frozen = nn.Linear(8, 4), nn.Linear(3, 3)
         self.log_scale = nn.Parameter(torch.tensor(1.0))
-        self.frozen = nn.Linear(3, 3)
 
     def plan(self, step: int) -> Plan:
         made = torch.Generator().manual_seed(self.seed * 1000 + step)
@@ -74,7 +73,7 @@ def no_progress(*_: Any) -> None:
     """Tell nobody."""
 
 
-class Stopped(Exception):
+class Stopped(Exception):  # noqa: N818
     """Raised where a test cuts a run off."""
 
 

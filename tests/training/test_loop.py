@@ -4,17 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from loop_toy import Stopped, Toy, no_progress, stop_at
+
 from medvl.training.loop import LoopOptions, fit
 
 BASE = LoopOptions(steps=6, learning_rate=0.01, warmup=2, precision="fp32", checkpoint_every=2, checkpoint_every_s=None)
 
 
 def test_fit(tmp_path: Path) -> None:
-    task = Toy()
-    receipt = fit(task, BASE, tmp_path, no_progress)
-    print(receipt)
+    receipt = fit(Toy(), BASE, tmp_path, no_progress)
+    assert receipt.steps == receipt.step == BASE.steps
 
 
 def weights(task: Toy) -> dict[str, torch.Tensor]:
