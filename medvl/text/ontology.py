@@ -21,7 +21,7 @@ NAMED = (*BUILT_IN, "chest")
 
 
 Side = Literal["left", "right", "none"]
-_PROSE = frozenset({"label", "definition", "source"})
+_PROSE = frozenset({"label", "definition", "dictionary"})
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ def load_ontology(source: str | Path | Mapping[str, Any]) -> Ontology:
     if not isinstance(data, Mapping) or not {"name", "regions", "findings"} <= set(data) or set(data) - known:
         raise ConfigError(f"ontology {origin} needs name, regions and findings and may hold {sorted(known)} only")
     _compile_all(data, origin)
+    _check_dictionary(data, origin)
     return Ontology(
         str(data["name"]),
         tuple(data["regions"]),
@@ -125,6 +126,15 @@ def load_ontology(source: str | Path | Mapping[str, Any]) -> Ontology:
         _anatomies(data.get("anatomies", ()), origin),
         data.get("dictionary", {}),
     )
+
+
+def _check_dictionary(data: Mapping[str, Any], origin: str) -> None:
+    """Attributes with worded classes must be explained with the same classes, where they are explained at all."""
+    worded = data.get("attributes", {}).get("choice", {})
+    for key, entry in data.get("dictionary", {}).items():
+        classes = set(entry.get("classes", {}))
+        if not classes or set(entry.get("points", classes)) != classes or (key in worded and set(worded[key]) != classes):
+            raise ConfigError(f"ontology {origin}: the classes of {key} differ between dictionary, points and attributes.choice")
 
 
 def _anatomies(rows: Iterable[Mapping[str, Any]], origin: str) -> tuple[Anatomy, ...]:
