@@ -115,11 +115,25 @@ class TextTower(nn.Module, ABC):
             counted = mask == COUNTED
             return TextEncoded(pool(states, ids, counted, self.options.pooling), states, counted)
 
+    def embed(self, texts: Sequence[str], *, batch: int) -> Tensor:
+        """(N, H) float32 on the CPU: pooled vectors of N texts, without dropout or gradient, `batch` at a time."""
+        device, training = next(self.parameters()).device, self.training
+        self.eval()
+        found = [torch.zeros(0, self.width)]
+        try:
+            with torch.no_grad():
+                for start in range(0, len(texts), batch):
+                    tokens = self.tokenize(texts[start : start + batch])
+                    found.append(self(tokens["ids"].to(device), tokens["mask"].to(device)).pooled.cpu())
+        finally:
+            self.train(training)
+        return torch.cat(found)
+
     def settle(self) -> Self:
-        """The same tower, with gradients and dropout off if it is frozen; called once when it is built."""
+        """The same tower in evaluation mode, without gradients if it is frozen; called once when it is built."""
         if self.options.frozen:
             self.requires_grad_(False)
-        return self.train(self.training)
+        return self.eval()
 
     def train(self, mode: bool = True) -> Self:
         """As for any module, but a frozen tower stays in evaluation mode."""

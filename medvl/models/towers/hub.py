@@ -82,9 +82,10 @@ def load_config(options: HubOptions) -> PreTrainedConfig:
     """
     check_path(options)
     try:
-        return AutoConfig.from_pretrained(options.path, **options.source())
+        config: PreTrainedConfig = AutoConfig.from_pretrained(options.path, **options.source())
     except (OSError, ValueError, KeyError) as error:
         raise _refuse(options, "the configuration", error) from error
+    return config
 
 
 def load_tokenizer(options: HubOptions) -> Any:

@@ -131,7 +131,7 @@ def make_bidirectional(model: nn.Module) -> None:
     """
     for layer in model.modules():
         if hasattr(layer, "is_causal"):
-            layer.is_causal = False
+            setattr(layer, "is_causal", False)  # noqa: B010 - a plain attribute of transformers' layers
 
 
 def check_bidirectional(tower: Llm2VecTower) -> None:
