@@ -12,6 +12,14 @@ from pydantic import ValidationError
 
 from medvl.errors import ConfigError
 from medvl.models.encoders.base import EncoderOptions, Grid, ImageEncoder
+from medvl.models.encoders.others import (
+    DenseNetEncoder,
+    DenseNetOptions,
+    SegResNetEncoder,
+    SegResNetOptions,
+    SwinEncoder,
+    SwinOptions,
+)
 from medvl.models.encoders.resnet import SHAPES, ResNetEncoder, ResNetOptions
 from medvl.models.encoders.vit import VisionTransformer, VitOptions
 
@@ -31,6 +39,9 @@ class EncoderKind:
 
 ENCODERS: dict[str, EncoderKind] = {
     **{name: EncoderKind(ResNetOptions, partial(ResNetEncoder, name)) for name in SHAPES},
+    "densenet121": EncoderKind(DenseNetOptions, DenseNetEncoder),
+    "segresnet": EncoderKind(SegResNetOptions, SegResNetEncoder),
+    "swin_unetr": EncoderKind(SwinOptions, SwinEncoder),
     "vit": EncoderKind(VitOptions, VisionTransformer),
 }
 
