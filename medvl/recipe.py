@@ -5,15 +5,17 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from medvl.data.targets import KindTargets
 from medvl.errors import ConfigError
 from medvl.imaging.preprocess import Contract
-from medvl.models.config import ClipConfig, LocaliserConfig
+from medvl.models.config import LocaliserConfig
+from medvl.models.system import PARTS, SystemConfig
+from medvl.objectives.registry import check_objective
 
 
 class _Strict(BaseModel):
@@ -30,31 +32,75 @@ class CohortConfig(_Strict):
     start_validation: int = 100_000
     start_test: int = 200_000
     jitter_mm: float = 9.0
+    phases: int = 1
 
 
 class StageConfig(_Strict):
-    """One optimisation: steps, batch size, peak learning rate after a linear warm-up, then cosine to a hundredth."""
+    """One stage: what is trained, by which objectives, on what, for how long.
+
+    Args:
+        name: of its folder; also what other stages' checkpoints are told apart by.
+        objectives: name to options; an objective keeps its parameters over stages under its name. `type` says which it is when
+            that is not the name itself.
+        train: part to its factor on the learning rate: image, pool, image_projection, text, text_projection, streams,
+            reconstruct, objectives. A part that is not named stays as it is.
+        batch: samples a step over all ranks; statements: single sentences drawn beside them, of each kind in the batch.
+        images: ``pixels``, or ``cached`` pooled features, computed once before the stage.
+        texts: ``live``, or for a text tower that does not move, ``cached`` states of `text_versions` sentence orders of each
+            report.
+        kinds: every kind in each batch, or in ``turns``, a kind's share being that of its samples.
+        phase: each patient's ``main`` phase or a ``random`` one of those there are.
+        vary: shift, gain, offset and noise at random.
+        drop_sentences: probability that a sentence of a report is left out; visible_only: leave out what no image can show.
+        still_statistics: batch norm keeps its running statistics.
+        pieces: of the gradient cache; accumulate: batches a step.
+    """
+
+    name: str
+    steps: int
+    batch: int
+    learning_rate: float
+    objectives: dict[str, dict[str, Any]]
+    train: dict[str, float]
+    weight_decay: float = 0.02
+    warmup: int = 100
+    clip_norm: float | None = 1.0
+    statements: int = 0
+    images: Literal["pixels", "cached"] = "pixels"
+    texts: Literal["live", "cached"] = "live"
+    text_versions: int = 5
+    kinds: Literal["together", "turns"] = "together"
+    phase: Literal["main", "random"] = "main"
+    vary: bool = True
+    drop_sentences: float = 0.0
+    visible_only: bool = False
+    still_statistics: bool = False
+    precision: Literal["bf16", "fp32"] = "bf16"
+    pieces: int = 1
+    accumulate: int = 1
+    workers: int = 0
+    validate_every: int | None = None
+    patience: int | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> StageConfig:
+        unknown = [part for part in self.train if part not in PARTS]
+        if unknown:
+            raise ValueError(f"stage {self.name} trains {unknown[0]}; known parts: {', '.join(PARTS)}")
+        for name, options in self.objectives.items():
+            check_objective(name, options)
+        return self
+
+
+class LocaliseConfig(_Strict):
+    """Training of the localiser; `scans` whole phantoms are painted for it."""
 
     steps: int
     batch: int
     learning_rate: float
     weight_decay: float = 0.02
-    warmup: int = 100
-
-
-class AlignConfig(_Strict):
-    """Alignment of the towers: first on frozen image features, then with both towers moving, then on statements."""
-
-    frozen: StageConfig
-    joint: StageConfig
-    statements: StageConfig
-    pairs_every: int = 6
-    hard_weight: float = 0.5
-    target_temperature: float = 0.1
-    assertion_weight: float = 1.0
-    n_statements: int = 160
-    keep_attributes: float = 0.5
-    encoder_rate: float = 0.2
+    warmup: int = 30
+    scans: int = 200
 
 
 class Recipe(_Strict):
@@ -66,18 +112,24 @@ class Recipe(_Strict):
     cohort: CohortConfig = CohortConfig()
     contract: dict[str, Any]
     kinds: dict[str, KindTargets]
-    model: ClipConfig = ClipConfig()
+    model: SystemConfig = SystemConfig()
+    stages: tuple[StageConfig, ...]
     localiser: LocaliserConfig = LocaliserConfig()
-    localise: StageConfig
-    localiser_scans: int = 300
-    attributes: StageConfig
-    mark_weight: float = 0.0
-    text: StageConfig
-    align: AlignConfig
+    localise: LocaliseConfig | None = None
     statements: int = 12_000
     survival_penalty: float = 0.02
+    endpoint: str = "overall survival (phantom)"
     findings: str = "phantom"
     workers: int = 2
+
+    @model_validator(mode="after")
+    def _fits(self) -> Recipe:
+        if set(self.model.image.kinds) != set(self.kinds):
+            raise ValueError(f"model.image.kinds {list(self.model.image.kinds)} must be the kinds {list(self.kinds)}")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two stages are called {next(n for n in names if names.count(n) > 1)}")
+        return self
 
     @property
     def input_contract(self) -> Contract:
@@ -118,13 +170,25 @@ def _override(values: dict[str, Any], text: str) -> None:
     *parents, last = key.split(".")
     node: Any = values
     for name in parents:
-        node = node.setdefault(name, {})
-        if not isinstance(node, dict):
+        node = _named(node, name, text) if isinstance(node, list) else node.setdefault(name, {})
+        if not isinstance(node, dict | list):
             raise ConfigError(f"--set {text}: {name} is a value, not a group of keys")
+    if isinstance(node, list):
+        raise ConfigError(f"--set {text}: name an entry of the list and one of its keys")
     try:
         node[last] = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {text}: the value is not valid YAML") from error
+
+
+def _named(entries: list[Any], name: str, text: str) -> Any:
+    """The entry of a list of groups whose `name` is `name`, such as a stage."""
+    for entry in entries:
+        if isinstance(entry, dict) and entry.get("name") == name:
+            return entry
+    known = [str(e.get("name")) for e in entries if isinstance(e, dict)]
+    near = difflib.get_close_matches(name, known, n=1)
+    raise ConfigError(f"--set {text}: nothing is called {name}" + (f"; did you mean {near[0]}?" if near else f"; known: {known}"))
 
 
 def _explain(error: ValidationError, path: Path) -> str:

@@ -66,7 +66,7 @@ def _add_baseline(findings: dict[str, Any], held: Sequence[Held], predictor: Pre
     import numpy as np
 
     from medvl.evaluation.metrics import auroc
-    from medvl.inference.holdout import truth_of
+    from medvl.evaluation.phantom_truth import truth_of
     from medvl.training.baseline import SupervisedBaseline
 
     stage = SupervisedBaseline(run)

@@ -28,9 +28,9 @@ _FINE = 2
 
 
 def build_marks(
-    folder: Path, cohort: PhantomCohort, contract: Contract, names: Mapping[str, Sequence[str]], workers: int
+    folder: Path, cohort: PhantomCohort, contract: Contract, names: Mapping[str, Sequence[str]], workers: int, cell: int = CELL
 ) -> NDArray[np.uint8]:
-    """(N, R, d, h, w) uint8 on the token grid, a cell of `CELL` voxels a side; bit k is set where finding k of the region lies.
+    """(N, R, d, h, w) uint8 on a grid of `cell` voxels a side; bit k is set where finding k of the region lies.
 
     Args:
         folder: the cohort's own folder; the result is kept there, under a name that changes with `names` and this code.
@@ -38,12 +38,13 @@ def build_marks(
         contract: the regions' grids.
         names: findings by region name, at most eight each, in the order of their bits.
         workers: processes.
+        cell: voxels a side; the default is a token of the region encoder.
     """
-    path = folder / marks_name(names)
+    path = folder / marks_name(names, cell)
     if path.exists():
         return np.asarray(np.load(path))
     numbers = range(cohort.start, cohort.start + cohort.n)
-    jobs = [(cohort.seed, number, cohort.jitter_mm, contract, dict(names)) for number in numbers]
+    jobs = [(cohort.seed, number, cohort.jitter_mm, contract, dict(names), cell) for number in numbers]
     if workers <= 1:
         rows = [_of_patient(job) for job in jobs]
     else:
@@ -56,22 +57,22 @@ def build_marks(
     return marks
 
 
-def marks_name(names: Mapping[str, Sequence[str]]) -> str:
+def marks_name(names: Mapping[str, Sequence[str]], cell: int = CELL) -> str:
     """File name of the marks of these findings, in their order, by this version of the code."""
-    text = json.dumps([MARKS_VERSION, CELL, {region: list(names[region]) for region in sorted(names)}])
+    text = json.dumps([MARKS_VERSION, cell, {region: list(names[region]) for region in sorted(names)}])
     return f"marks-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
 
 
-def _of_patient(job: tuple[int, int, float, Contract, dict[str, Sequence[str]]]) -> NDArray[np.uint8]:
-    seed, number, jitter_mm, contract, names = job
+def _of_patient(job: tuple[int, int, float, Contract, dict[str, Sequence[str]], int]) -> NDArray[np.uint8]:
+    seed, number, jitter_mm, contract, names, cell = job
     patient = sample_patient(seed, number)
     grids = [crop_geometry(patient, spec, jitter_mm) for spec in contract.regions]
-    return np.stack([_of_region(g, patient, s, names[s.name]) for g, s in zip(grids, contract.regions, strict=True)])
+    return np.stack([_of_region(g, patient, s, names[s.name], cell) for g, s in zip(grids, contract.regions, strict=True)])
 
 
-def _of_region(grid: Geometry, patient: Patient, spec: RegionSpec, names: Sequence[str]) -> NDArray[np.uint8]:
-    step = CELL // _FINE
-    d, h, w = (n // step for n in spec.grid_dhw)
+def _of_region(grid: Geometry, patient: Patient, spec: RegionSpec, names: Sequence[str], cell: int) -> NDArray[np.uint8]:
+    step = cell / _FINE
+    d, h, w = (int(n / step) for n in spec.grid_dhw)
     a, b, c = (s * step for s in spec.spacing_mm)
     fine = Geometry.centered(grid.center_lps, (d, h, w), (a, b, c))
     masks = lesion_masks(patient, fine)

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from medvl.evaluation.calibration import expected_calibration_error
 from medvl.evaluation.metrics import auroc, bootstrap, concordance, median_rank, recall_at
+from medvl.evaluation.phantom_truth import truth_of
 from medvl.imaging.phantom.render import COVERAGE_Z_MM, lesion_masks, region_centers
 from medvl.imaging.phantom.sample import log_hazard
-from medvl.imaging.phantom.truth import Kidney, Patient
+from medvl.imaging.phantom.truth import Patient
 from medvl.inference.predictor import CaseResult, Predictor, RegionResult
 from medvl.records import Volume
 from medvl.text.prompts import Finding
@@ -74,46 +75,6 @@ def _point(held: Held, predictor: Predictor, finding: Finding, region: RegionRes
     peak = np.array(np.unravel_index(int(heat.argmax()), heat.shape))
     away = np.linalg.norm((np.argwhere(mask) - peak) * np.array(region.geometry.spacing_mm), axis=1).min()
     held.pointing.append((finding.key, bool(mask[tuple(peak)]), bool(away <= 5.0), float(mask.mean())))
-
-
-def truth_of(finding: Finding, region: str, patient: Patient) -> int | None:
-    """1 or 0 from the phantom's truth; None where the finding is not asked or cannot be seen."""
-    if finding.region == "chest":
-        return int(_chest_truth(patient)[finding.truth])
-    kidney = patient.kidney_left if region == "kidney_left" else patient.kidney_right
-    if finding.given is not None and kidney.mass is None:
-        return None
-    if finding.phases and patient.scanner.phase not in finding.phases:
-        return None
-    return int(_kidney_truth(kidney)[finding.truth])
-
-
-def _kidney_truth(kidney: Kidney) -> dict[str, bool]:
-    mass = kidney.mass
-    return {
-        "renal_mass": mass is not None,
-        "mass_large": mass is not None and mass.size_mm >= 40,
-        "mass_cystic": mass is not None and mass.composition == "cystic",
-        "mass_exophytic": mass is not None and mass.exophytic,
-        "mass_necrosis": mass is not None and mass.necrosis,
-        "mass_calcification": mass is not None and mass.calcification,
-        "mass_avid": mass is not None and mass.enhancement == "avid",
-        "renal_cyst": bool(kidney.cysts),
-        "renal_stone": bool(kidney.stones),
-        "hydronephrosis": kidney.hydronephrosis != "none",
-    }
-
-
-def _chest_truth(patient: Patient) -> dict[str, bool]:
-    chest = patient.chest
-    return {
-        "coronary_calcification": chest.coronary_calcification != "none",
-        "cardiomegaly": chest.cardiomegaly,
-        "pericardial_effusion": chest.pericardial_effusion_mm > 0,
-        "aortic_aneurysm": chest.aneurysm,
-        "pleural_effusion_left": chest.effusion_left_mm > 0,
-        "pleural_effusion_right": chest.effusion_right_mm > 0,
-    }
 
 
 def table(

@@ -1,4 +1,4 @@
-"""The image tower: MONAI ResNet stages fused on one token grid, then pooling whose parts add up exactly."""
+"""The region encoder: MONAI ResNet stages fused on one token grid, then pooling whose parts add up exactly."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medvl.models.config import ImageTowerConfig
+from medvl.models.encoders.base import Encoded, ImageEncoder
+from medvl.models.encoders.registry import build_encoder
 
 
-class ImageEncoder(nn.Module):
+class RegionResNet(ImageEncoder):
     """Pixels to tokens: the last three stages of a 3D ResNet, laid on the grid of the second.
 
     Source: MONAI `ResNet` (He et al. 2016 in 3D); the sum of laterally projected stages follows feature pyramids (Lin et al.
@@ -23,6 +25,7 @@ class ImageEncoder(nn.Module):
     def __init__(self, config: ImageTowerConfig) -> None:
         super().__init__()
         widths = list(config.widths)
+        self.token_dim = self.pooled_dim = config.token_dim
         self.trunk = ResNet(
             "basic",
             list(config.blocks),
@@ -38,8 +41,8 @@ class ImageEncoder(nn.Module):
         self.extremes = nn.Conv3d(2 * config.in_channels, config.token_dim, 1, bias=False)
         self.norm = nn.BatchNorm3d(config.token_dim)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, tuple[int, int, int]]:
-        """Tokens (B, L, T) in D, H, W order and their grid (d, h, w), from pixels (B, C, D, H, W) in [0, 1]."""
+    def forward(self, pixels: Tensor) -> Encoded:
+        """Tokens (B, L, T) in D, H, W order, their grid (d, h, w) and their mean, from pixels (B, C, D, H, W) in [0, 1]."""
         trunk = self.trunk
         x = trunk.act(trunk.bn1(trunk.conv1(pixels * 2 - 1)))
         fine = trunk.layer2(trunk.layer1(x))
@@ -51,7 +54,15 @@ class ImageEncoder(nn.Module):
             fused = fused + functional.interpolate(lateral(stage), size=size, mode="nearest")
         fused = fused + self.position(_places(size, fused)) + self.extremes(_extremes(pixels * 2 - 1, size))
         tokens = functional.relu(self.norm(fused)).flatten(2).transpose(1, 2)
-        return tokens, (int(size[0]), int(size[1]), int(size[2]))
+        return Encoded(tokens, (int(size[0]), int(size[1]), int(size[2])), tokens.mean(1))
+
+
+def image_encoder(config: ImageTowerConfig) -> ImageEncoder:
+    """The encoder that `config` names."""
+    if config.name == "region_resnet":
+        return RegionResNet(config)
+    grid = config.grid_dhw or (48, 48, 48)
+    return build_encoder(config.name, in_channels=config.in_channels, grid_dhw=grid, options=config.options)
 
 
 def _places(size: torch.Size, like: Tensor) -> Tensor:
@@ -66,45 +77,3 @@ def _extremes(pixels: Tensor, size: torch.Size) -> Tensor:
     high = functional.adaptive_max_pool3d(pixels, list(size))
     low = -functional.adaptive_max_pool3d(-pixels, list(size))
     return torch.cat([high, low], 1)
-
-
-class EvidencePool(nn.Module):
-    """Gathers values over the tokens: by learned queries (one set per kind of region), by the plain mean, and by the maximum.
-
-    Attention and mean see what is spread out; the maximum lets one small bright token speak, and gives it a gradient that the
-    others dilute. All three are weighted sums of token values once the weights are given (for the maximum: one at the winning
-    token of each channel), so a score along any direction of the embedding splits over the tokens without remainder.
-    """
-
-    def __init__(self, config: ImageTowerConfig) -> None:
-        super().__init__()
-        self.queries = nn.Parameter(torch.randn(len(config.kinds), config.n_queries, config.token_dim) * config.token_dim**-0.5)
-        self.key = nn.Linear(config.token_dim, config.token_dim)
-        self.value = nn.Linear(config.token_dim, config.value_dim)
-        self.peak = nn.Linear(config.token_dim, config.peak_dim)
-        self.gathered = (config.n_queries + 1) * config.value_dim
-        self.width = self.gathered + config.peak_dim
-
-    def forward(self, tokens: Tensor, kind: Tensor) -> Tensor:
-        """(B, (Q + 1) V + M) pooled values of (B, L, T) tokens for (B,) region kinds."""
-        weights, values = self._attend(tokens, kind)
-        gathered = torch.einsum("bql,blv->bqv", weights, values).flatten(1)
-        return torch.cat([gathered, self.peak(tokens).amax(1)], 1)
-
-    def shares(self, tokens: Tensor, kind: Tensor, along: Tensor) -> Tensor:
-        """(B, F, L) float32 share of each token in the pooled vector's product with (F, width) directions."""
-        weights, values = self._attend(tokens, kind)
-        spread, sharp = along.float().split([self.gathered, self.width - self.gathered], dim=1)
-        per_query = spread.view(len(along), weights.shape[1], -1)
-        shares = torch.einsum("bql,blv,fqv->bfl", weights.float(), values.float(), per_query)
-        top, where = self.peak(tokens).float().max(1)
-        won = sharp[None] * top[:, None]
-        return shares.scatter_add(2, where[:, None].expand_as(won), won)
-
-    def _attend(self, tokens: Tensor, kind: Tensor) -> tuple[Tensor, Tensor]:
-        """Attention (B, Q + 1, L), each row summing to 1, the last row uniform; and values (B, L, V)."""
-        logits = torch.einsum("bqt,blt->bql", self.queries[kind], self.key(tokens)).float()
-        weights = logits.softmax(-1)
-        mean = torch.full_like(weights[:, :1], 1.0 / tokens.shape[1])
-        values = self.value(tokens)
-        return torch.cat([weights, mean], 1).to(values.dtype), values

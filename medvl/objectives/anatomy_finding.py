@@ -123,7 +123,8 @@ class PrototypeContrastive(Objective):
         """
         if scene.generator is None or scene.concepts is None or not {"findings", "anatomies"} <= set(scene.concepts):
             raise ConfigError(
-                f"objective prototype_contrastive: {scene.kind} needs concepts and a generator, got a scene without"
+                f"objective prototype_contrastive: the scene of {scene.kind} lacks a generator or the banks findings and anatomies; "
+                "give the recipe's model a concept bank of each"
             )
         relations = relations_of(scene, "prototype_contrastive", found["finding_prototype"].device)
         kept = self._kept(relations)

@@ -64,7 +64,7 @@ class AttributeHeads(nn.Module):
 
     def forward(self, features: Tensor) -> list[Tensor]:
         """Binary logits (B, K), one (B, n) per class attribute, and numbers (B, M), float32; M is 0 with `pairs`."""
-        binary, *rest = self.linear(features).float().split(self.sizes, dim=1)
+        binary, *rest = self.linear(features.to(self.linear.weight.dtype)).float().split(self.sizes, dim=1)
         if self.pairs:
             absent, present = binary.unflatten(1, (-1, 2)).unbind(-1)
             binary = present - absent

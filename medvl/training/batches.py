@@ -1,6 +1,8 @@
-"""Batches of region crops: windows, and the small changes that make a model robust to what does not matter."""
+"""Batches of region crops: which rows, windows, and the small changes that make a model robust to what does not matter."""
 
 from __future__ import annotations
+
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -17,35 +19,27 @@ def to_pixels(hu: NDArray[np.int16], windows_hu: tuple[tuple[float, float], ...]
     return torch.stack(channels, 1).to(memory_format=torch.channels_last_3d)
 
 
-def vary(hu: NDArray[np.int16], rng: np.random.Generator) -> NDArray[np.int16]:
-    """The same crops shifted by up to two voxels and with HU offset, gain and noise varied. Never flipped: sides matter."""
-    out = np.empty_like(hu)
-    for i, crop in enumerate(hu):
-        shift = tuple(int(s) for s in rng.integers(-SHIFT_VOXELS, SHIFT_VOXELS + 1, 3))
-        out[i] = _shifted(crop, shift)
-    gain = rng.normal(1, 0.03, (len(hu), 1, 1, 1)).astype(np.float32)
-    offset = rng.normal(0, 6, (len(hu), 1, 1, 1)).astype(np.float32)
-    noise = rng.standard_normal(hu.shape, dtype=np.float32) * rng.uniform(0, 8, (len(hu), 1, 1, 1)).astype(np.float32)
-    return ((out + 1000) * gain - 1000 + offset + noise).clip(-1024, 3071).astype(np.int16)
-
-
-def _shifted(crop: NDArray[np.int16], shift: tuple[int, ...]) -> NDArray[np.int16]:
+def vary(crop: NDArray[np.int16], rng: np.random.Generator) -> NDArray[np.int16]:
+    """One crop (D, H, W) shifted by up to two voxels, with HU offset, gain and noise varied. Never flipped: sides matter."""
+    shift = rng.integers(-SHIFT_VOXELS, SHIFT_VOXELS + 1, 3)
     index = [np.clip(np.arange(n) + s, 0, n - 1) for n, s in zip(crop.shape, shift, strict=True)]
-    return np.asarray(crop[np.ix_(*index)])
+    moved = crop[np.ix_(*index)]
+    gain, offset = np.float32(rng.normal(1, 0.03)), np.float32(rng.normal(0, 6))
+    noise = rng.standard_normal(crop.shape, dtype=np.float32) * np.float32(rng.uniform(0, 8))
+    return np.asarray(((moved + 1000) * gain - 1000 + offset + noise).clip(-1024, 3071).astype(np.int16))
 
 
-class Sampler:
-    """Endless batches of row numbers: every row once per round, in a new order each round, from one seed."""
+@lru_cache(maxsize=64)
+def _order(n: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    return np.random.default_rng([seed, epoch, n]).permutation(n)
 
-    def __init__(self, n: int, batch: int, seed: int) -> None:
-        self._rng = np.random.default_rng(seed)
-        self._n, self._batch = n, batch
-        self._left: NDArray[np.int64] = np.empty(0, np.int64)
 
-    def next(self) -> NDArray[np.int64]:
-        """(batch,) row numbers, or (n,) when there are fewer rows than that."""
-        take = min(self._batch, self._n)
-        while len(self._left) < take:
-            self._left = np.concatenate([self._left, self._rng.permutation(self._n)])
-        rows, self._left = self._left[:take], self._left[take:]
-        return rows
+def rows_at(n: int, batch: int, seed: int, turn: int) -> NDArray[np.int64]:
+    """(min(batch, n),) row numbers of one turn: every row once per round, each round in its own order.
+
+    A function of its arguments alone, so that a run resumes inside a round without keeping any state.
+    """
+    take = min(batch, n)
+    places = np.arange(turn * take, (turn + 1) * take)
+    rows = [_order(n, seed, int(epoch))[places[places // n == epoch] % n] for epoch in np.unique(places // n)]
+    return np.concatenate(rows)

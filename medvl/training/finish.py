@@ -15,20 +15,24 @@ from torch import Tensor
 from torch.nn import functional
 
 from medvl import __version__
-from medvl.data.cohort import Cohort
 from medvl.evaluation.calibration import Calibration, calibrate
 from medvl.evaluation.metrics import auroc
 from medvl.evaluation.outliers import Familiarity, fit
 from medvl.evaluation.survival import SurvivalModel, fit_survival
 from medvl.evaluation.zeroshot import answered, prompt_bank
 from medvl.models.bundle import Bundle, seal
+from medvl.errors import ConfigError
 from medvl.models.clip import RegionClip
+from medvl.models.config import ClipConfig
 from medvl.models.localiser import Localiser
 from medvl.text.prompts import FindingList
-from medvl.training.attributes import KindData, pooled_features
-from medvl.training.run import Workspace
-from medvl.training.texts import embed_texts
+from medvl.training.features import embed_texts, pooled_features
+from medvl.training.measure import by_patient
+from medvl.training.run import Workspace, stage_folder
+from medvl.training.samples import KindData, ages_and_outcomes
+from medvl.training.recipe_stage import Trained
 
+MIN_EVENTS = 10
 Rows = list[tuple[str, Mapping[str, Any], Tensor]]
 
 
@@ -40,9 +44,9 @@ def half(model: torch.nn.Module) -> None:
                 tensor.copy_(tensor.half().float())
 
 
-def embeddings_of(model: RegionClip, cohort: Cohort, data: Mapping[str, KindData]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+def embeddings_of(model: RegionClip, data: Mapping[str, KindData]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Per kind: pooled features (N, P) and unit embeddings (N, E) of its rows."""
-    pooled = {name: pooled_features(model, cohort, part) for name, part in data.items()}
+    pooled = {name: pooled_features(model, part) for name, part in data.items()}
     with torch.no_grad():
         units = {
             name: functional.normalize(model.project(pooled[name], torch.full((len(pooled[name]),), part.index)), dim=-1)
@@ -51,14 +55,14 @@ def embeddings_of(model: RegionClip, cohort: Cohort, data: Mapping[str, KindData
     return pooled, units
 
 
-def rows_of(cohort: Cohort, data: Mapping[str, KindData], units: Mapping[str, Tensor]) -> dict[str, Rows]:
+def rows_of(data: Mapping[str, KindData], units: Mapping[str, Tensor]) -> dict[str, Rows]:
     """Per kind: (region name, report-derived labels, embedding) of each row."""
     out: dict[str, Rows] = {}
     for name, part in data.items():
         rows = []
         for i, (r, c) in enumerate(zip(part.texts.rows, part.texts.columns, strict=True)):
-            region = cohort.regions[int(c)]
-            rows.append((region, cohort.cases[int(r)]["labels"][region], units[name][i]))
+            region = part.cohort.regions[int(c)]
+            rows.append((region, part.cohort.cases[int(r)]["labels"][region], units[name][i]))
         out[name] = rows
     return out
 
@@ -78,61 +82,67 @@ def calibrations(
     return out, scores
 
 
-def survival_of(work: Workspace, units: Mapping[str, Tensor], validation_units: Mapping[str, Tensor]) -> SurvivalModel:
-    """Fit on training patients; percentiles refer to validation patients."""
-    train = _by_patient(work.train, work.train_data, units)
+def survival_of(
+    work: Workspace, units: Mapping[str, Tensor], validation_units: Mapping[str, Tensor]
+) -> SurvivalModel | None:
+    """Fit on training patients; percentiles refer to validation patients. None where fewer than ten events are known."""
+    cohort = next(iter(work.train.values())).cohort
+    ages, time, event = ages_and_outcomes(cohort.cases)
+    rows = by_patient(work.train, units)
+    known = [i for i in np.flatnonzero(np.isfinite(time)) if rows[i]]
+    if event[known].sum() < MIN_EVENTS:
+        return None
     model = fit_survival(
-        "overall survival (phantom)",
-        train,
-        [c["truth"]["age_years"] for c in work.train.cases],
-        [c["truth"]["time_days"] for c in work.train.cases],
-        [c["truth"]["event"] for c in work.train.cases],
-        tuple(work.train.regions),
+        work.recipe.endpoint,
+        [rows[i] for i in known],
+        [ages[i] for i in known],
+        time[known],
+        event[known],
+        tuple(cohort.regions),
         work.recipe.survival_penalty,
     )
-    held = _by_patient(work.validation, work.validation_data, validation_units)
-    risks = [model.risk(e, c["truth"]["age_years"]) for e, c in zip(held, work.validation.cases, strict=True) if e]
+    ages, _, _ = ages_and_outcomes(next(iter(work.validation.values())).cohort.cases)
+    held = by_patient(work.validation, validation_units)
+    risks = [model.risk(e, age) for e, age in zip(held, ages, strict=True) if e]
     return SurvivalModel(**{**vars(model), "reference": np.sort(np.array(risks))})
 
 
-def _by_patient(cohort: Cohort, data: Mapping[str, KindData], units: Mapping[str, Tensor]) -> list[dict[str, np.ndarray]]:
-    out: list[dict[str, np.ndarray]] = [{} for _ in cohort.cases]
-    for name, part in data.items():
-        for i, (r, c) in enumerate(zip(part.texts.rows, part.texts.columns, strict=True)):
-            out[int(r)][cohort.regions[int(c)]] = units[name][i].numpy()
-    return out
+def export(work: Workspace, trained: Trained, localiser: Localiser, findings: FindingList, findings_text: str) -> Bundle:
+    """Fit everything that is fitted after training, and write the bundle to `OUT/bundle`.
 
-
-def export(work: Workspace, model: RegionClip, localiser: Localiser, findings: FindingList, findings_text: str) -> Bundle:
-    """Fit everything that is fitted after training, and write the bundle to `OUT/bundle`."""
+    Raises:
+        ConfigError: the recipe's system answers by concept streams, which bundles do not carry yet.
+    """
+    if trained.system.streams is not None:
+        raise ConfigError(f"recipe {work.recipe.name} answers by concept streams; bundles carry aligned towers only")
+    model = trained.system.clip
     half(model)
     half(localiser)
     kinds = {name: kind.regions for name, kind in work.recipe.kinds.items()}
-    bank = prompt_bank(findings, kinds, lambda texts: embed_texts(model, work.tokenizer, texts))
-    pooled, units = embeddings_of(model, work.train, work.train_data)
-    pooled_val, units_val = embeddings_of(model, work.validation, work.validation_data)
-    fitted, scores = calibrations(findings, rows_of(work.validation, work.validation_data, units_val), bank)
+    bank = prompt_bank(findings, kinds, lambda texts: embed_texts(model, texts))
+    pooled, units = embeddings_of(model, work.train)
+    pooled_val, units_val = embeddings_of(model, work.validation)
+    fitted, scores = calibrations(findings, rows_of(work.validation, units_val), bank)
     familiar = {name: fit(pooled[name].numpy(), pooled_val[name].numpy()) for name in kinds}
     folder = work.out / "bundle"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     _write_weights(folder, model, localiser, bank, familiar)
     shapes = {
-        "clip": work.recipe.model.model_dump(mode="json"),
+        "clip": ClipConfig(**{k: getattr(work.recipe.model, k) for k in ClipConfig.model_fields}).model_dump(mode="json"),
         "localiser": work.recipe.localiser.model_dump(mode="json"),
         "kinds": {k: list(v) for k, v in kinds.items()},
-        "vocab_size": work.tokenizer.get_vocab_size(),
     }
     survival = survival_of(work, units, units_val)
     for name, values in {
         "contract.json": work.recipe.input_contract.to_json(),
         "model.json": shapes,
         "calibration.json": {k: c.as_dict() for k, c in fitted.items()},
-        "survival.json": survival.to_json(),
+        **({"survival.json": survival.to_json()} if survival else {}),
         "metrics.json": {"cohort": work.recipe.cohort.model_dump(), "validation_auroc": scores, "stages": _receipts(work)},
     }.items():
         (folder / name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    shutil.copyfile(work.out / "tokenizer.json", folder / "tokenizer.json")
+    work.tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "findings.yaml").write_text(findings_text, encoding="utf-8")
     (folder / "README.md").write_text(_card(work, scores), encoding="utf-8")
     return seal(folder, work.recipe.name, f"medvl {__version__}")
@@ -155,8 +165,8 @@ def _write_weights(
 
 
 def _receipts(work: Workspace) -> dict[str, Any]:
-    names = ("localiser", "attributes", "text", "align_frozen", "align_joint", "align_statements")
-    return {n: json.loads((work.out / f"{n}.json").read_text("utf-8")) for n in names if (work.out / f"{n}.json").exists()}
+    found = {stage.name: stage_folder(work, i) / "receipt.json" for i, stage in enumerate(work.recipe.stages)}
+    return {name: json.loads(path.read_text("utf-8")) for name, path in found.items() if path.exists()}
 
 
 def _card(work: Workspace, scores: Mapping[str, float]) -> str:

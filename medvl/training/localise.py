@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+from medvl.errors import ConfigError
 
 from medvl.geometry import Geometry
 from medvl.imaging.phantom.render import region_centers, render, scanner_geometry
@@ -16,9 +22,10 @@ from medvl.imaging.phantom.sample import sample_patient
 from medvl.imaging.resample import resample
 from medvl.models.config import LocaliserConfig
 from medvl.models.localiser import Localiser, coarse_geometry
-from medvl.recipe import Recipe
-from medvl.training.attributes import Progress
-from medvl.training.optim import adamw, schedule
+from medvl.recipe import Recipe, as_plain
+from medvl.training.kept import keep, take
+from medvl.training.loop import LoopOptions, fit
+from medvl.training.task import Part, Plan, Task
 
 PAINT_MM = (5.0, 4.0, 4.0)
 POSITIVE_WEIGHT = 25.0
@@ -61,37 +68,90 @@ def heat_targets(scan: CoarseScan, config: LocaliserConfig) -> NDArray[np.float3
     ).astype(np.float32)
 
 
-def train_localiser(model: Localiser, recipe: Recipe, n_scans: int, progress: Progress) -> None:
-    """Train in place on `n_scans` phantoms of the training numbers."""
-    config, stage = recipe.localiser, recipe.localise
+class LocaliseTask(Task):
+    """Whole phantoms of the training numbers, a few a step.
+
+    Args:
+        model: trained in place; scans: what it sees; batch: scans a step; seed: of the run.
+    """
+
+    def __init__(self, model: Localiser, scans: Sequence[CoarseScan], batch: int, seed: int) -> None:
+        super().__init__()
+        self.model, self._scans, self._batch, self._seed = model, scans, batch, seed
+
+    def plan(self, step: int) -> Plan:
+        """Which scans."""
+        rng = np.random.default_rng([self._seed, 9, step])
+        return Plan(step, {"samples": self._batch}, {"scan": rng.integers(len(self._scans), size=self._batch)})
+
+    def load(self, plan: Plan, part: Part) -> dict[str, Tensor]:
+        """Windows and heat targets of each scan, under its place in the batch, since scans differ in size."""
+        inputs = {}
+        for place in part["samples"]:
+            rng = np.random.default_rng([self._seed, 10, plan.step, int(place)])
+            scan = self._scans[int(plan.drawn["scan"][place])]
+            hu, heat = _cut(scan, heat_targets(scan, self.model.config), rng)
+            inputs[f"pixels.{place}"], inputs[f"heat.{place}"] = self.model.windows(hu), torch.from_numpy(heat)[None]
+        return inputs
+
+    def represent(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The loss of each scan (B,)."""
+        places = [name.partition(".")[2] for name in inputs if name.startswith("pixels.")]
+        return {"loss": torch.stack([_loss(self.model(inputs[f"pixels.{p}"]), inputs[f"heat.{p}"]) for p in places])}
+
+    def compare(self, found: Mapping[str, Tensor], plan: Plan) -> tuple[Tensor, dict[str, float]]:
+        """Their mean."""
+        loss = found["loss"].mean()
+        return loss, {"loss": float(loss.detach())}
+
+    def groups(self) -> Sequence[tuple[Sequence[nn.Parameter], float]]:
+        """Everything."""
+        return [(list(self.model.parameters()), 1.0)]
+
+
+def localise_stage(recipe: Recipe, stages: Path, progress: Callable[[int, int, Mapping[str, float]], None]) -> Localiser:
+    """The recipe's localiser, trained, or read back when its stage is there already."""
+    plain = as_plain(recipe)
+    what = [plain["localiser"], plain["localise"], recipe.cohort.seed, recipe.seed]
+    folder = stages / f"localiser-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]}"
+    torch.manual_seed(recipe.seed)
+    model = Localiser(recipe.localiser)
+    if take(model, folder):
+        return model
+    config = recipe.localise
+    if config is None:
+        raise ConfigError(f"recipe {recipe.name} has no localise stage")
     scans = []
-    for number in range(n_scans):
-        scans.append(coarse_scan(recipe.cohort.seed, number, config.spacing_mm))
-        progress("localiser scans", number + 1, n_scans, {})
-    rng = np.random.default_rng([recipe.seed, 9])
-    optimiser = adamw([(model, 1.0)], stage)
-    rate = schedule(optimiser, stage)
-    model.train()
-    for step in range(stage.steps):
-        losses = [_one(model, scans[int(i)], rng) for i in rng.integers(len(scans), size=stage.batch)]
-        loss = torch.stack(losses).mean()
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        rate.step()
-        progress("localiser", step + 1, stage.steps, {"loss": float(loss.detach())})
+    for number in range(config.scans):
+        scans.append(coarse_scan(recipe.cohort.seed, number, recipe.localiser.spacing_mm))
+        progress(number + 1, config.scans, {})
+    options = LoopOptions(
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup=config.warmup,
+        clip_norm=None,
+        seed=recipe.seed,
+    )
+    fit(LocaliseTask(model, scans, config.batch, recipe.seed), options, folder, progress)
+    keep(model, folder)
+    return model
 
 
-def _one(model: Localiser, scan: CoarseScan, rng: np.random.Generator) -> Tensor:
-    heat = heat_targets(scan, model.config)
+def _cut(
+    scan: CoarseScan, heat: NDArray[np.float32], rng: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """A random part along the body of at least 45 %, with gain, offset and noise varied, and the same part of the targets."""
     depth = scan.hu.shape[0]
-    keep = max(12, int(depth * rng.uniform(0.45, 1.0)) // 4 * 4)
-    start = int(rng.integers(0, depth - keep + 1))
-    part = slice(start, start + keep)
-    hu = scan.hu[part] * rng.normal(1, 0.03) + rng.normal(0, 10) + rng.standard_normal(scan.hu[part].shape) * rng.uniform(0, 12)
-    target = torch.from_numpy(heat[:, part])[None]
-    with torch.autocast("cpu", torch.bfloat16):
-        logits = model(model.windows(hu.astype(np.float32)))
+    kept = max(12, int(depth * rng.uniform(0.45, 1.0)) // 4 * 4)
+    start = int(rng.integers(0, depth - kept + 1))
+    hu = scan.hu[start : start + kept]
+    varied = hu * rng.normal(1, 0.03) + rng.normal(0, 10) + rng.standard_normal(hu.shape) * rng.uniform(0, 12)
+    return varied.astype(np.float32), heat[:, start : start + kept]
+
+
+def _loss(logits: Tensor, target: Tensor) -> Tensor:
+    """() cross-entropy with the heat; naming the wrong organ costs as much as missing the right one."""
     loss = functional.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")
-    anywhere = target.amax(1, keepdim=True)  # naming the wrong organ costs as much as missing the right one
+    anywhere = target.amax(1, keepdim=True)
     return ((1 + POSITIVE_WEIGHT * anywhere) * loss).mean()

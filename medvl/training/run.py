@@ -1,204 +1,230 @@
-"""`medvl train`: every stage of a recipe in order, each kept on disk, so that a run that stopped goes on at the next one."""
+"""`medvl train`: the stages of a recipe in order, each kept on disk, so that a run that stopped goes on where it was."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch import nn
 
 from medvl.data.cohort import Cohort, PhantomCohort, build_phantom
 from medvl.data.marks import build_marks
-from medvl.data.statements import Statements, region_texts, statements
-from medvl.errors import ConfigError
-from medvl.imaging.preprocess import MIN_COVERED
-from medvl.models.clip import RegionClip
-from medvl.models.localiser import Localiser
-from medvl.models.text_encoder import prepare, train_tokenizer
-from medvl.recipe import Recipe, as_plain
-from medvl.training.align import Aligner, align_frozen, align_joint
-from medvl.training.attributes import KindData, Progress, attribute_scores, heads_for, pooled_features, train_attributes
-from medvl.training.localise import train_localiser
-from medvl.training.texts import train_texts
+from medvl.data.statements import Statements, ontology_of, statements
+from medvl.models.system import System
+from medvl.models.tokenizer import train_tokenizer
+from medvl.recipe import Recipe, StageConfig, as_plain
+from medvl.text.relations import Concepts, concepts
+from medvl.training.features import pooled_features, text_states, text_versions
+from medvl.training.kept import keep, take
+from medvl.training.loop import LoopOptions, fit
+from medvl.training.samples import KindData, kind_data
+from medvl.training.recipe_stage import RecipeTask, StageData, Trained
+
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
+SCHEMA = 2
 
 
 @dataclass(frozen=True, eq=False)
 class Workspace:
-    """A run in progress: folder, recipe, cohorts and the texts of both."""
+    """A run in progress.
+
+    Args:
+        out: its folder; stages: where finished stages lie, which several runs may share.
+        data_key: hash of the data it learns from.
+        train, validation: samples by kind.
+        statements: single sentences of the training reports, by kind.
+        concepts: anatomies and findings of all kinds.
+    """
 
     out: Path
+    stages: Path
     recipe: Recipe
-    train: Cohort
-    validation: Cohort
-    train_data: dict[str, KindData]
-    validation_data: dict[str, KindData]
+    data_key: str
+    train: dict[str, KindData]
+    validation: dict[str, KindData]
     statements: dict[str, Statements]
+    concepts: Concepts
     tokenizer: Tokenizer
     progress: Progress
 
 
-def open_workspace(recipe: Recipe, out: Path, cache: Path, progress: Progress) -> Workspace:
-    """Build or open everything the stages read. A folder of another recipe is refused."""
-    out.mkdir(parents=True, exist_ok=True)
-    _claim(recipe, out)
+def phantom_cohorts(recipe: Recipe, cache: Path, progress: Progress, names: tuple[str, ...]) -> dict[str, Cohort]:
+    """The recipe's phantom cohorts of those names (train, validation, test), built where they are not there yet."""
     cohorts = {}
-    for name, start, n in (
-        ("train", 0, recipe.cohort.n_train),
-        ("validation", recipe.cohort.start_validation, recipe.cohort.n_validation),
-    ):
-        which = PhantomCohort(recipe.cohort.seed, start, n, recipe.cohort.jitter_mm)
+    for name in names:
         told = _counter(progress, f"cohort {name}")
+        which = phantom_of(recipe, name)
         cohorts[name] = build_phantom(cache, which, recipe.input_contract, workers=recipe.workers, progress=told)
-    data = {name: kind_data(recipe, cohort) for name, cohort in cohorts.items()}
-    if recipe.mark_weight > 0:
-        data["train"] = _with_marks(recipe, cache, data["train"])
-    pool = {name: statements(part.texts, part.kind, recipe.statements, recipe.seed) for name, part in data["train"].items()}
+    return cohorts
+
+
+def phantom_of(recipe: Recipe, name: str) -> PhantomCohort:
+    """Which phantoms make up train, validation or test."""
+    cohort = recipe.cohort
+    start = {"train": 0, "validation": cohort.start_validation, "test": cohort.start_test}[name]
+    return PhantomCohort(cohort.seed, start, getattr(cohort, f"n_{name}"), cohort.jitter_mm, phases=cohort.phases)
+
+
+def open_workspace(
+    recipe: Recipe,
+    out: Path,
+    cache: Path,
+    progress: Progress,
+    *,
+    stages: Path | None = None,
+    given: Mapping[str, Cohort] | None = None,
+) -> Workspace:
+    """Build or open everything the stages read.
+
+    Args:
+        recipe: what to train; out: folder of the run; cache: where phantom cohorts lie.
+        progress: told of every step.
+        stages: folder of finished stages, to share them between runs that begin alike.
+        given: train and validation cohorts from elsewhere, such as a table; without them phantoms are made.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    cohorts = dict(given or phantom_cohorts(recipe, cache, progress, ("train", "validation")))
+    marks = _marks(recipe, cache, given is not None)
+    data = {name: kind_data(recipe, cohort, marks if name == "train" else None) for name, cohort in cohorts.items()}
+    pool = {n: statements(part.texts, part.kind, recipe.statements, recipe.seed) for n, part in data["train"].items()}
+    (out / "recipe.json").write_text(json.dumps(as_plain(recipe), indent=1, sort_keys=True), encoding="utf-8")
+    key = _data_key(recipe, cohorts["train"])
     return Workspace(
         out,
+        stages or out / "stages",
         recipe,
-        cohorts["train"],
-        cohorts["validation"],
+        key,
         data["train"],
         data["validation"],
         pool,
-        _tokenizer(out, recipe, data["train"]),
+        concepts([ontology_of(kind) for kind in recipe.kinds.values()]),
+        _tokenizer(stages or out / "stages", recipe, key, data["train"]),
         progress,
     )
 
 
-def _with_marks(recipe: Recipe, cache: Path, data: dict[str, KindData]) -> dict[str, KindData]:
-    which = PhantomCohort(recipe.cohort.seed, 0, recipe.cohort.n_train, recipe.cohort.jitter_mm)
+def _marks(recipe: Recipe, cache: Path, elsewhere: bool) -> NDArray[np.uint8] | None:
+    """Where findings lie, when a stage asks for it; known of phantoms only."""
+    asked = any(options.get("type", name) == "marks" for s in recipe.stages for name, options in s.objectives.items())
+    if not asked or elsewhere:
+        return None
+    which = phantom_of(recipe, "train")
     names = {region: kind.marks for kind in recipe.kinds.values() for region in kind.regions}
-    marks = build_marks(cache / which.key(recipe.input_contract), which, recipe.input_contract, names, recipe.workers)
-    return {name: replace(part, marks=marks) for name, part in data.items()}
+    return build_marks(cache / which.key(recipe.input_contract), which, recipe.input_contract, names, recipe.workers)
+
+
+def _data_key(recipe: Recipe, cohort: Cohort) -> str:
+    """Changes with the reports, labels and places of the training patients, and with what is asked of them."""
+    digest = hashlib.sha256(json.dumps([SCHEMA, recipe.contract, recipe.cohort.model_dump()], sort_keys=True).encode())
+    for case in cohort.cases:
+        digest.update(json.dumps([case["patient_id"], case["region_texts"], case["labels"]], sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def _counter(progress: Progress, name: str) -> Callable[[int, int], None]:
     return lambda done, total: progress(name, done, total, {})
 
 
-def _claim(recipe: Recipe, out: Path) -> None:
-    text = json.dumps(as_plain(recipe), indent=1, sort_keys=True)
-    path = out / "recipe.json"
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise ConfigError(f"{out} holds a run of another recipe; give a new --out folder, or remove that one")
-    path.write_text(text, encoding="utf-8")
-
-
-def kind_data(recipe: Recipe, cohort: Cohort) -> dict[str, KindData]:
-    """Per kind: its usable regions with texts and labels."""
-    contract = recipe.input_contract
-    usable = cohort.covered >= MIN_COVERED
-    return {
-        name: KindData(
-            index, kind, region_texts(cohort.cases, kind, cohort.regions, usable), contract[kind.regions[0]].windows_hu
-        )
-        for index, (name, kind) in enumerate(recipe.kinds.items())
-    }
-
-
-def _tokenizer(out: Path, recipe: Recipe, data: Mapping[str, KindData]) -> Tokenizer:
-    path = out / "tokenizer.json"
+def _tokenizer(folder: Path, recipe: Recipe, key: str, data: Mapping[str, KindData]) -> Tokenizer:
+    """Trained on the training reports once, then read back, since every later run must see the same ids."""
+    path = folder / f"tokenizer-{key[:10]}-{recipe.model.text.vocab_size}.json"
     if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
         corpus = (" ".join(parts) for part in data.values() for parts in part.texts.sentences)
-        train_tokenizer(corpus, recipe.model.text.vocab_size).save(str(path))
-    return prepare(Tokenizer.from_file(str(path)), recipe.model.text.max_length)
+        part = path.with_suffix(".part")
+        train_tokenizer(corpus, recipe.model.text.vocab_size).save(str(part))
+        part.replace(path)
+    return Tokenizer.from_file(str(path))
 
 
-def new_model(work: Workspace) -> RegionClip:
-    """A fresh model of the recipe, seeded."""
-    torch.manual_seed(work.recipe.seed)
-    model = RegionClip(work.recipe.model, work.tokenizer.get_vocab_size())
-    return model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
+def new_system(recipe: Recipe, tokenizer: Tokenizer, known: Concepts) -> System:
+    """A fresh system of the recipe, seeded."""
+    torch.manual_seed(recipe.seed)
+    system = System(recipe.model, tokenizer, [c.key for c in known.anatomies], [c.key for c in known.findings])
+    return system.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
 
-def stage(work: Workspace, name: str, modules: Mapping[str, nn.Module], run: Callable[[], Mapping[str, Any]]) -> None:
-    """Run one stage and keep its weights and receipt, or load them when they are already there."""
-    path, receipt = work.out / f"{name}.safetensors", work.out / f"{name}.json"
-    group = nn.ModuleDict(dict(modules))
-    if path.exists() and receipt.exists():
-        group.load_state_dict(load_file(path))
-        return
-    started, cpu = time.monotonic(), time.process_time()
-    found = dict(run())
-    tensors = {key: value.detach().contiguous().clone() for key, value in group.state_dict().items()}
-    save_file(tensors, path.with_suffix(".part"))
-    path.with_suffix(".part").replace(path)
-    found |= {"wall_s": round(time.monotonic() - started, 1), "cpu_s": round(time.process_time() - cpu, 1)}
-    found["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    receipt.write_text(json.dumps(found, indent=1), encoding="utf-8")
+def stage_folder(work: Workspace, index: int) -> Path:
+    """Where a stage lies: its name, and a hash of everything it depends on, its forerunners included."""
+    recipe = work.recipe
+    plain = as_plain(recipe)
+    upto = [plain["stages"][i] for i in range(index + 1)]
+    what = [work.data_key, plain["kinds"], plain["model"], recipe.seed, recipe.statements, upto]
+    key = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]
+    return work.stages / f"{recipe.stages[index].name}-{key}"
 
 
-def attribute_stage(work: Workspace, model: RegionClip) -> nn.ModuleDict:
-    """Stage 1; returns the heads, kept for the linear baseline."""
-    heads = heads_for(model, work.recipe.kinds)
-
-    def scores() -> dict[str, float]:
-        features = {name: pooled_features(model, work.validation, part) for name, part in work.validation_data.items()}
-        return attribute_scores(heads, features, work.validation_data)
-
-    def run() -> Mapping[str, Any]:
-        train_attributes(model, heads, work.train, work.train_data, work.recipe, work.progress, scores)
-        return {"validation_auroc": scores()}
-
-    stage(work, "attributes", {"image": model.image, "pool": model.pool, "heads": heads}, run)
-    return heads
+def run_stages(work: Workspace) -> Trained:
+    """Train every stage that is not there yet, and load the rest."""
+    trained = Trained(new_system(work.recipe, work.tokenizer, work.concepts), work.recipe.kinds)
+    for index, stage in enumerate(work.recipe.stages):
+        torch.manual_seed(work.recipe.seed + 1000 * (index + 1))  # for layers that objectives add
+        for name, options in stage.objectives.items():
+            trained.objective(name, options)
+        folder = stage_folder(work, index)
+        if not take(trained, folder):
+            _train(work, trained, stage, folder)
+            keep(trained, folder)
+    return trained
 
 
-def text_stage(work: Workspace, model: RegionClip) -> None:
-    """Stage 2: what sentences assert."""
-
-    def run() -> Mapping[str, Any]:
-        pools = work.statements
-        train_texts(model.text, work.recipe.kinds, work.train_data, pools, work.tokenizer, work.recipe, work.progress)
-        return {"statements": {name: len(pool.texts) for name, pool in pools.items()}}
-
-    stage(work, "text", {"text": model.text}, run)
+def _train(work: Workspace, trained: Trained, stage: StageConfig, folder: Path) -> None:
+    if "streams" in stage.train and not bool(trained.system.concepts()["findings"].any()):
+        known = work.concepts
+        trained.system.fill_banks({c.key: c.prompt for c in known.anatomies}, {c.key: c.prompt for c in known.findings})
+    task = RecipeTask(trained, stage, work.recipe.seed, _stage_data(work, trained, stage), _validation(work, trained, stage))
+    fit(task, loop_options(stage, work.recipe.seed), folder, lambda done, total, told: work.progress(stage.name, done, total, told))
 
 
-def alignment_stages(work: Workspace, model: RegionClip, heads: nn.ModuleDict) -> None:
-    """Stages 3 and 4: towers together, image features first fixed, then moving."""
-    align = work.recipe.align
-
-    def frozen() -> Mapping[str, Any]:
-        features = {name: pooled_features(model, work.train, part) for name, part in work.train_data.items()}
-        aligner = Aligner(model, work.train_data, work.statements, work.tokenizer, work.recipe, align.frozen, 20)
-        align_frozen(aligner, features, work.progress)
-        return {"scale": float(model.scale.detach())}
-
-    def joint() -> Mapping[str, Any]:
-        aligner = Aligner(model, work.train_data, work.statements, work.tokenizer, work.recipe, align.joint, 30)
-        align_joint(aligner, heads, work.train, work.progress)
-        return {"scale": float(model.scale.detach())}
-
-    stage(work, "align_frozen", {"model": model}, frozen)
-
-    def finer() -> Mapping[str, Any]:
-        features = {name: pooled_features(model, work.train, part) for name, part in work.train_data.items()}
-        aligner = Aligner(model, work.train_data, work.statements, work.tokenizer, work.recipe, align.statements, 40)
-        align_frozen(aligner, features, work.progress, pairs_every=align.pairs_every, name="align statements")
-        return {"scale": float(model.scale.detach())}
-
-    stage(work, "align_joint", {"model": model, "heads": heads}, joint)
-    stage(work, "align_statements", {"model": model}, finer)
+def _stage_data(work: Workspace, trained: Trained, stage: StageConfig) -> StageData:
+    asked = {options.get("type", name) for name, options in stage.objectives.items()}
+    relational = bool(asked & {"existence", "prototype_contrastive", "relation_prediction"})
+    features: dict[str, Any] = {}
+    if stage.images == "cached":
+        features = {name: pooled_features(trained.system.clip, part) for name, part in work.train.items()}
+    texts: dict[str, Any] = {}
+    if stage.texts == "cached":
+        for name, part in work.train.items():
+            said = text_versions(part, stage.text_versions, work.recipe.seed, visible_only=stage.visible_only)
+            flat = text_states(trained.system.clip, [t for versions in said for t in versions], work.stages / "texts")
+            texts[name] = flat.unflatten(0, (len(said), stage.text_versions))
+    return StageData(
+        work.train,
+        work.statements if stage.statements else {},
+        {name: part.relations(work.concepts) for name, part in work.train.items()} if relational else {},
+        features,
+        texts,
+    )
 
 
-def localiser_stage(work: Workspace) -> Localiser:
-    """The localiser, which depends on nothing else."""
-    torch.manual_seed(work.recipe.seed)
-    model = Localiser(work.recipe.localiser)
+def _validation(work: Workspace, trained: Trained, stage: StageConfig) -> Callable[[], dict[str, float]] | None:
+    if stage.validate_every is None:
+        return None
+    from medvl.training.measure import validation_score
 
-    def run() -> Mapping[str, Any]:
-        train_localiser(model, work.recipe, work.recipe.localiser_scans, work.progress)
-        return {}
+    return lambda: validation_score(work, trained, stage)
 
-    stage(work, "localiser", {"model": model}, run)
-    return model
+
+def loop_options(stage: StageConfig, seed: int) -> LoopOptions:
+    """What the loop must know of a stage."""
+    return LoopOptions(
+        steps=stage.steps,
+        learning_rate=stage.learning_rate,
+        weight_decay=stage.weight_decay,
+        warmup=stage.warmup,
+        clip_norm=stage.clip_norm,
+        seed=seed,
+        precision=stage.precision,
+        accumulate=stage.accumulate,
+        pieces=stage.pieces,
+        workers=stage.workers,
+        validate_every=stage.validate_every,
+        patience=stage.patience,
+    )

@@ -1,4 +1,4 @@
-"""The small BERT of `medvl.models.text_encoder` as a tower; from scratch, with a tokenizer trained on the corpus. No network."""
+"""A small BERT built from a config, from scratch, with a tokenizer trained on the corpus it will read. No network."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Self
 
 from tokenizers import Tokenizer
 from torch import Tensor
+from transformers import BertConfig, BertModel
 
 from medvl.errors import ConfigError
 from medvl.models.config import TextTowerConfig
-from medvl.models.text_encoder import TextEncoder
 from medvl.models.towers.base import TextTower, TowerOptions, tokenizer_text
 
 
@@ -22,10 +22,11 @@ class SmallBertOptions(TowerOptions):
     heads: int = TextTowerConfig().heads
     intermediate_size: int = TextTowerConfig().intermediate_size
     max_length: int = TextTowerConfig().max_length
+    dropout: float = TextTowerConfig().dropout
 
 
 class SmallBertTower(TextTower):
-    """A BERT with random weights until trained or loaded.
+    """A BERT (Devlin et al. 2019) with random weights until trained or loaded.
 
     Args:
         options: shape.
@@ -38,8 +39,17 @@ class SmallBertTower(TextTower):
     def __init__(self, options: SmallBertOptions, tokenizer: Tokenizer) -> None:
         super().__init__(options, max_length=options.max_length, width=options.hidden_size)
         self.tokenizer = Tokenizer.from_str(tokenizer_text(tokenizer))
-        shape = options.model_dump(exclude={"pooling", "frozen"})
-        self.encoder = TextEncoder(TextTowerConfig(**shape), self.tokenizer.get_vocab_size())
+        config = BertConfig(
+            vocab_size=self.tokenizer.get_vocab_size(),
+            hidden_size=options.hidden_size,
+            num_hidden_layers=options.layers,
+            num_attention_heads=options.heads,
+            intermediate_size=options.intermediate_size,
+            max_position_embeddings=options.max_length,
+            hidden_dropout_prob=options.dropout,
+            attention_probs_dropout_prob=options.dropout,
+        )
+        self.bert = BertModel(config, add_pooling_layer=False)
 
     @classmethod
     def build(cls, options: SmallBertOptions, tokenizer: Tokenizer | None) -> Self:
@@ -65,7 +75,7 @@ class SmallBertTower(TextTower):
 
     def states(self, ids: Tensor, attend: Tensor) -> Tensor:
         """(B, M, H) float32."""
-        found: Tensor = self.encoder.bert(input_ids=ids, attention_mask=attend).last_hidden_state
+        found: Tensor = self.bert(input_ids=ids, attention_mask=attend).last_hidden_state
         return found
 
     def description(self) -> Mapping[str, Any]:

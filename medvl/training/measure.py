@@ -1,0 +1,207 @@
+"""Held-out scores of a trained system on crops: findings, retrieval, survival and pointing, whatever the recipe.
+
+A system with towers answers by prompts and cosines; one with concept streams answers by its queries, ranks reports by how much
+likelier it makes their findings than they are on average, and points by attention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from medvl.evaluation.metrics import auroc, bootstrap, concordance, median_rank, recall_at
+from medvl.evaluation.phantom_truth import patient_of, truth_of
+from medvl.evaluation.survival import fit_survival
+from medvl.evaluation.zeroshot import prompt_bank
+from medvl.models.system import System
+from medvl.text.prompts import Finding, FindingList
+from medvl.text.relations import Concepts, existence
+from medvl.training.features import embed_texts, represented
+from medvl.training.samples import KindData, ages_and_outcomes
+
+GALLERY = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A trained system with what it is asked.
+
+    Args:
+        system: trained; kinds: training samples, for priors and the survival model; findings: questions; concepts: of streams.
+    """
+
+    system: System
+    findings: FindingList
+    concepts: Concepts
+
+    @property
+    def streams(self) -> bool:
+        """Whether concept streams answer, not prompts."""
+        return self.system.streams is not None
+
+    @cached_property
+    def bank(self) -> dict[str, Tensor]:
+        """``finding@region`` to its present and absent prompts (2, E)."""
+        kinds = {name: kind.regions for name, kind in self._kinds.items()}
+        return prompt_bank(self.findings, kinds, lambda texts: embed_texts(self.system.clip, texts))
+
+    _kinds: Mapping[str, Any]
+
+    def column(self, finding: Finding) -> int:
+        """The finding's place among the concepts."""
+        return [c.key for c in self.concepts.findings].index(finding.truth)
+
+    def features(self, part: KindData) -> Tensor:
+        """(N, P): unit embeddings, or the log odds of every concept."""
+        if not self.streams:
+            return represented(self.system, part, frozenset({"image"}))["image"]
+        found = represented(self.system, part, frozenset({"finding_logits", "anatomy_logits"}))
+        return torch.cat([_odds(found["finding_logits"]), _odds(found["anatomy_logits"])], 1)
+
+    def margins(self, finding: Finding, regions: Sequence[str], features: Tensor) -> NDArray[np.float64]:
+        """(N,) scores of a finding for rows with those region names."""
+        if self.streams:
+            return features[:, self.column(finding)].double().numpy()
+        directions = torch.stack([self.bank[f"{finding.key}@{r}"][0] - self.bank[f"{finding.key}@{r}"][1] for r in regions])
+        return (features * directions).sum(1).double().numpy()
+
+
+def _odds(logits: Tensor) -> Tensor:
+    return logits[..., 1] - logits[..., 0]
+
+
+def finding_table(
+    reader: Reader, data: Mapping[str, KindData], features: Mapping[str, Tensor], draws: int
+) -> dict[str, dict[str, Any]]:
+    """Finding to AUROC against the phantom's truth, its 95 % interval by patient, and counts."""
+    out = {}
+    for finding in reader.findings.findings:
+        part = data[finding.region]
+        regions = [part.cohort.regions[int(c)] for c in part.texts.columns]
+        patients = [patient_of(part.cohort.cases[int(r)]["truth"]) for r in part.texts.rows]
+        truth = [truth_of(finding, region, patient) for region, patient in zip(regions, patients, strict=True)]
+        asked = np.array([t is not None for t in truth])
+        labels = np.array([t for t in truth if t is not None])
+        if len(set(labels.tolist())) < 2:
+            continue
+        scores = reader.margins(finding, regions, features[finding.region])[asked]
+        who = np.asarray(part.texts.rows)[asked]
+        interval = bootstrap(lambda rows, y=labels, s=scores: auroc(y[rows], s[rows]), who, n=draws) if draws else None
+        out[finding.key] = {
+            "n": len(labels),
+            "present": int(labels.sum()),
+            "auroc": round(auroc(labels, scores), 4),
+            "ci": [round(v, 4) for v in interval] if interval else None,
+        }
+    return out
+
+
+def likenesses(reader: Reader, data: Mapping[str, KindData], features: Mapping[str, Tensor]) -> NDArray[np.float64]:
+    """(N, N) likeness of every patient's images (rows) to every patient's report (columns), over the regions both have."""
+    patients = sorted({int(r) for part in data.values() for r in part.texts.rows})
+    place = {row: i for i, row in enumerate(patients)}
+    total, count = np.zeros((len(patients), len(patients))), np.zeros((len(patients), len(patients)))
+    for name, part in data.items():
+        texts = _told(reader, part)
+        for column in sorted(set(part.texts.columns.tolist())):
+            rows = np.flatnonzero(part.texts.columns == column)
+            where = np.array([place[int(part.texts.rows[r])] for r in rows])
+            total[np.ix_(where, where)] += _matched(reader, features[name][rows], texts[rows])
+            count[np.ix_(where, where)] += 1
+    return np.where(count > 0, total / np.maximum(count, 1), -1e3)
+
+
+def _told(reader: Reader, part: KindData) -> Tensor:
+    """What each row's report says: its embedding (N, E), or its findings (N, F) in {-1, 0, 1}."""
+    if not reader.streams:
+        return embed_texts(reader.system.clip, [" ".join(parts) for parts in part.texts.sentences])
+    matrices = part.relations(reader.concepts)
+    return torch.from_numpy(np.stack([existence(matrix)[0] for matrix in matrices]))
+
+
+def _matched(reader: Reader, images: Tensor, texts: Tensor) -> NDArray[np.float64]:
+    if not reader.streams:
+        return (images @ texts.T).double().numpy()
+    odds = images[:, : len(reader.concepts.findings)]
+    gains = []
+    for value, logp in ((1, functional.logsigmoid(odds)), (0, functional.logsigmoid(-odds))):
+        said = (texts == value).float()
+        usual = torch.log(logp.exp().mean(0, keepdim=True).clamp_min(1e-4))
+        gains.append((logp - usual) @ said.T)
+    known = (texts >= 0).sum(1).clamp_min(1)
+    return ((gains[0] + gains[1]) / known[None]).double().numpy()
+
+
+def retrieval_table(similarity: NDArray[np.float64], draws: int) -> dict[str, Any]:
+    """Recall at 1, 5 and 10 and median rank both ways, in galleries of `GALLERY` drawn without overlap."""
+    order = np.random.default_rng(0).permutation(len(similarity))
+    size = min(GALLERY, len(order))
+    galleries = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+    out: dict[str, Any] = {"gallery": size, "galleries": len(galleries)}
+    for way, matrix in (("image_to_report", similarity), ("report_to_image", similarity.T)):
+        blocks = [matrix[np.ix_(g, g)] for g in galleries]
+        for k in (1, 5, 10):
+            hits = np.concatenate([_hits(block, k) for block in blocks])
+            interval = bootstrap(lambda rows, h=hits: float(h[rows].mean()), np.arange(len(hits)), n=draws) if draws else None
+            out[f"{way}_recall_at_{k}"] = {"value": round(float(hits.mean()), 4), "ci": [round(v, 4) for v in interval or ()]}
+        out[f"{way}_median_rank"] = float(np.mean([median_rank(block) for block in blocks]))
+    return out
+
+
+def _hits(block: NDArray[np.float64], k: int) -> NDArray[np.float64]:
+    return np.array([recall_at(np.roll(np.roll(block, -i, 0), -i, 1)[:1], k) for i in range(len(block))])
+
+
+def survival_table(
+    train: Mapping[str, KindData],
+    train_features: Mapping[str, Tensor],
+    test: Mapping[str, KindData],
+    features: Mapping[str, Tensor],
+    penalty: float,
+    draws: int,
+) -> dict[str, Any]:
+    """Harrell's C on test patients of a ridge Cox model on frozen features and age, fitted on training patients."""
+    cohort = next(iter(train.values())).cohort
+    ages, time, event = ages_and_outcomes(cohort.cases)
+    known = np.flatnonzero(np.isfinite(time))
+    rows = by_patient(train, train_features)
+    fitted = fit_survival(
+        "overall survival",
+        [rows[i] for i in known],
+        [ages[i] for i in known],
+        time[known],
+        event[known],
+        tuple(cohort.regions),
+        penalty,
+    )
+    held = next(iter(test.values())).cohort
+    ages, time, event = ages_and_outcomes(held.cases)
+    found = by_patient(test, features)
+    usable = np.array([i for i, f in enumerate(found) if f and np.isfinite(time[i])])
+    risk = np.array([fitted.risk(found[i], ages[i]) for i in usable])
+    t, e = time[usable], event[usable]
+
+    def c(chosen: NDArray[np.int64]) -> float:
+        return concordance(t[chosen], e[chosen], risk[chosen])
+
+    interval = bootstrap(c, np.arange(len(usable)), n=min(draws, 400)) if draws else ()
+    value = round(c(np.arange(len(usable))), 4)
+    return {"n": len(usable), "events": int(e.sum()), "c_index": value, "ci": [round(v, 4) for v in interval]}
+
+
+def by_patient(data: Mapping[str, KindData], features: Mapping[str, Tensor]) -> list[dict[str, NDArray[np.float32]]]:
+    """Of every patient of the cohort, features by region."""
+    cohort = next(iter(data.values())).cohort
+    out: list[dict[str, NDArray[np.float32]]] = [{} for _ in cohort.cases]
+    for name, part in data.items():
+        for i, (r, c) in enumerate(zip(part.texts.rows, part.texts.columns, strict=True)):
+            out[int(r)][cohort.regions[int(c)]] = features[name][i].numpy()
+    return out

@@ -1,0 +1,131 @@
+"""The samples of one kind of region in a cohort, with all that objectives may ask of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvl.data.cohort import Cohort
+from medvl.data.phases import available, pick_phase
+from medvl.data.statements import RegionTexts, Statements, ontology_of, region_texts
+from medvl.data.targets import KindTargets
+from medvl.imaging.preprocess import MIN_COVERED
+from medvl.recipe import Recipe
+from medvl.text.relations import Concepts, relation_matrix, relations
+from medvl.text.visible import visible_sentences
+
+
+@dataclass(frozen=True, eq=False)
+class KindData:
+    """One kind's share of a cohort, ready to draw batches from.
+
+    Args:
+        index: number of the kind; kind: its regions and attributes; texts: rows that have a report.
+        cohort: where the crops are.
+        windows_hu: of its regions.
+        marks: bits of where findings lie, by patient and region, or None.
+    """
+
+    index: int
+    kind: KindTargets
+    texts: RegionTexts
+    cohort: Cohort
+    windows_hu: tuple[tuple[float, float], ...]
+    marks: NDArray[np.uint8] | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def crop(self, row: int, rng: np.random.Generator | None = None) -> NDArray[np.int16]:
+        """(D, H, W) int16 HU of one row: of its patient's main scan, or with `rng` of any that covers the region."""
+        place, column = int(self.texts.rows[row]), int(self.texts.columns[row])
+        if rng is None or self.cohort.phase_hu is None:
+            return np.asarray(self.cohort.hu[place, column])
+        there = self.there[place : place + 1, :, column]
+        return np.asarray(self.cohort.phase_hu[place, int(pick_phase(rng, there)[0]), column])
+
+    @cached_property
+    def there(self) -> NDArray[np.bool_]:
+        """(N, P, R) which scans each patient has."""
+        return available(self.cohort, MIN_COVERED)
+
+    def crops(self, rows: NDArray[np.int64]) -> NDArray[np.int16]:
+        """(B, D, H, W) int16 HU of rows."""
+        return np.stack([self.crop(int(row)) for row in rows])
+
+    def marked(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """(B, d, h, w) bits of rows; asked only of samples that have them."""
+        if self.marks is None:
+            raise ValueError("these samples have no marks")
+        return np.stack([self.marks[r, c] for r, c in zip(self.texts.rows[rows], self.texts.columns[rows], strict=True)])
+
+    @cached_property
+    def duplicates(self) -> NDArray[np.int64]:
+        """(N,) numbers, equal where two rows have the same text."""
+        return np.unique([" ".join(parts) for parts in self.texts.sentences], return_inverse=True)[1]
+
+    @cached_property
+    def visible(self) -> list[list[str]]:
+        """The sentences that an image can show; all of a row's when none would be left."""
+        return [list(visible_sentences(parts).kept) or parts for parts in self.texts.sentences]
+
+    def relations(self, concepts: Concepts) -> NDArray[np.int8]:
+        """(N, A, F) relations that each row's text states."""
+        ontology = ontology_of(self.kind)
+        graphs = [relations(" ".join(parts), ontology) for parts in self.texts.sentences]
+        return np.stack([relation_matrix(graph, concepts) for graph in graphs])
+
+
+def kind_data(recipe: Recipe, cohort: Cohort, marks: NDArray[np.uint8] | None = None) -> dict[str, KindData]:
+    """Per kind: its usable regions with texts and labels."""
+    contract = recipe.input_contract
+    usable = cohort.covered >= MIN_COVERED
+    return {
+        name: KindData(
+            index,
+            kind,
+            region_texts(cohort.cases, kind, cohort.regions, usable),
+            cohort,
+            contract[kind.regions[0]].windows_hu,
+            marks,
+        )
+        for index, (name, kind) in enumerate(recipe.kinds.items())
+    }
+
+
+def arranged(parts: Sequence[str], rng: np.random.Generator, drop: float = 0.0) -> str:
+    """The sentences in a random order, each left out with probability `drop`, never all of them."""
+    order = rng.permutation(len(parts))
+    kept = [parts[i] for i in order if rng.random() >= drop] or [parts[int(order[0])]]
+    return " ".join(kept)
+
+
+class StatementDraw:
+    """Draws statements so that every value of every attribute comes equally often, whatever its prevalence."""
+
+    def __init__(self, pool: Statements) -> None:
+        targets = pool.targets
+        groups = [np.flatnonzero(targets.binary[:, k] == value) for k in range(targets.binary.shape[1]) for value in (0, 1)]
+        for c in range(targets.classes.shape[1]):
+            groups += [
+                np.flatnonzero(targets.classes[:, c] == value) for value in range(int(targets.classes[:, c].max(initial=-1)) + 1)
+            ]
+        groups += [np.flatnonzero(np.isfinite(targets.numbers[:, m])) for m in range(targets.numbers.shape[1])]
+        self._groups = [g for g in groups if len(g)]
+
+    def __call__(self, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+        """(n,) statement numbers, with repeats across groups possible."""
+        picks = rng.integers(len(self._groups), size=n)
+        return np.array([rng.choice(self._groups[g]) for g in picks], dtype=np.int64)
+
+
+def ages_and_outcomes(cases: Sequence[Mapping[str, Any]]) -> tuple[list[float | None], NDArray[np.float64], NDArray[np.bool_]]:
+    """Age in years (or None), follow-up in days (NaN where unknown) and event of every case."""
+    truths = [case.get("truth") or {} for case in cases]
+    time = np.array([t.get("time_days") if t.get("time_days") is not None else np.nan for t in truths], dtype=np.float64)
+    return [t.get("age_years") for t in truths], time, np.array([bool(t.get("event")) for t in truths])
