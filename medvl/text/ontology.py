@@ -21,7 +21,7 @@ NAMED = (*BUILT_IN, "chest")
 
 
 Side = Literal["left", "right", "none"]
-_PROSE = frozenset({"label", "definition", "dictionary"})
+_PROSE = frozenset({"label", "definition", "say", "dictionary"})
 
 
 @dataclass(frozen=True)
