@@ -123,7 +123,7 @@ class PrototypeContrastive(Objective):
         """
         if scene.generator is None or scene.concepts is None or not {"findings", "anatomies"} <= set(scene.concepts):
             raise ConfigError(
-                f"objective prototype_contrastive: the scene of {scene.kind} lacks a generator or the banks findings and anatomies; "
+                f"objective prototype_contrastive: {scene.kind} lacks a generator or the banks findings and anatomies; "
                 "give the recipe's model a concept bank of each"
             )
         relations = relations_of(scene, "prototype_contrastive", found["finding_prototype"].device)

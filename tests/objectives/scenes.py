@@ -51,12 +51,17 @@ def scene(n: int = B, seed: int = 0) -> Scene:
     )
 
 
+SHARED = ("statements", "statement_states")  # of statements, not of samples
+
+
 def found(n: int = B, seed: int = 0, size: float = 1.0) -> dict[str, Tensor]:
     """Representations; `size` multiplies those that are no unit vectors."""
     draw = torch.Generator().manual_seed(seed)
     shapes = {
         "pooled": (n, P),
         "tokens": (n, L, T),
+        "text_states": (n, E + 1),
+        "statement_states": (S, E + 1),
         "marks": (n, L, len(KIDNEY.marks)),
         "reconstruction": (n, M, V),
         "reconstruction_target": (n, M, V),

@@ -194,7 +194,7 @@ def test_marks_equal_a_loop_that_weighs_marked_cells() -> None:
 def test_assertions_start_where_the_demo_model_started() -> None:
     objective = build_objective("assertions", {}, SIZES)
     assert objective.scale.log_scale.item() == pytest.approx(2.3)
-    assert float(objective.bias) == -2.0
+    assert objective.bias.item() == -2.0
     given = found()
     same = functional.cosine_similarity(given["image"][:, None], given["statements"][None], dim=-1).double().numpy()
     known = scene()
