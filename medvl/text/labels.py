@@ -112,6 +112,14 @@ def _finish(reading: _Reading, ontology: Ontology) -> dict[str, Value]:
     return out | {key: reading.values.get(key) for key in ontology.measures}
 
 
+def clauses_of(text: str, ontology: Ontology) -> Iterator[tuple[str, list[Mention]]]:
+    """Every clause of a text and its mentions that speak of their own organ."""
+    reading = _Reading()
+    for sentence in split_sentences(text):
+        for clause in _CLAUSE.split(sentence):
+            yield clause, _placed(clause, ontology, reading)
+
+
 def _read_clause(clause: str, ontology: Ontology, reading: _Reading) -> None:
     found = _placed(clause, ontology, reading)
     for mention in found:
@@ -189,22 +197,27 @@ def _organ_measures(clause: str, ontology: Ontology, found: Sequence[Mention], r
 
 def _read_sizes(clause: str, asserted: Sequence[Mention], ontology: Ontology, reading: _Reading, used: set[int]) -> None:
     """Give each remaining length to the finding it stands with."""
-    for start, end, mm in measures(clause):
-        before = [m.finding for m in asserted if m.start < start]
-        after = [m.finding for m in asserted if m.start >= start]
-        leading = max((m.end for m in asserted if m.start < start), default=0)
-        if start in used or not (asserted or reading.focus):
+    for start, _, mm in measures(clause):
+        owner = owner_of(clause, start, asserted)
+        finding = owner.finding if owner else reading.focus
+        if start in used or finding is None:
             continue
-        if before and (not after or leading > start or _MEASURE_LEADS.search(clause[leading:start])):
-            finding = before[-1]
-        else:
-            finding = after[0] if after else str(reading.focus)
         key = ontology.findings[finding].get("size")
         if key is None:
             continue
         known = reading.values.get(key)
         if not isinstance(known, float) or (ontology.findings[finding].get("size_pick") == "largest" and mm > known):
             reading.values[key] = mm
+
+
+def owner_of(clause: str, start: int, asserted: Sequence[Mention]) -> Mention | None:
+    """The mention that a length at `start` of a clause belongs to; None without mentions."""
+    before = [m for m in asserted if m.start < start]
+    after = [m for m in asserted if m.start >= start]
+    leading = max((m.end for m in before), default=0)
+    if before and (not after or leading > start or _MEASURE_LEADS.search(clause[leading:start])):
+        return before[-1]
+    return after[0] if after else None
 
 
 def _read_attributes(clause: str, found: Sequence[Mention], ontology: Ontology, reading: _Reading) -> None:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from medvl.text.ontology import Ontology, phrases, table
 
 PRESENT, ABSENT, UNMENTIONED, UNCERTAIN = 1, 0, -1, 2
 _REACH = 250  # how far behind a mention a cue may stand, in characters
-_ASIDE = re.compile(
+_ASIDE = re.compile(  # what a sentence says of an earlier examination, or in passing, before it comes to its verb
     r", (?:which|that|who)\b[^,]*,"
-    r"|\b(?:which |that )?(?:was |were )?(?:observed|described|seen|detected|defined|reported)(?: \w+){0,2} (?:previous|prior|last|old)(?: \w+)?",
+    r"|\b(?:which |that )?(?:was |were )?(?:observed|described|seen|detected|defined|reported)"
+    r"(?: \w+){0,2} (?:previous|prior|last|old)(?: \w+)?",
     re.IGNORECASE,
 )
+_LISTED_NORMAL = re.compile(r"\s*:\s*(?:normal|none|no|nil|unremarkable|negative|absent|clear)\b", re.IGNORECASE)
 _PRESUPPOSED = re.compile(r"\b(?:within|inside|in|of) (?:the|this|that) (?:(?!kidney)\w+ ){0,2}$", re.IGNORECASE)
 _VERB = re.compile(r"\b(?:is|are|was|were|seen|with|measur\w+|shows?|contains?)\b|[;:.]", re.IGNORECASE)
 
@@ -65,13 +67,19 @@ def mentions(clause: str, ontology: Ontology) -> tuple[Mention, ...]:
 def _hits(clause: str, ontology: Ontology) -> list[tuple[int, int, str, bool]]:
     """(start, end, finding, called absent by its own wording) of every term in a clause; absent wording and long ones first."""
     hits: list[tuple[int, int, str, bool]] = []
-    for key, finding in ontology.findings.items():
-        blind = [m.span() for m in phrases(tuple(finding.get("unless", ()))).finditer(clause)]
-        for kind in ("absent", "terms"):
-            for m in phrases(tuple(finding.get(kind, ()))).finditer(clause):
-                if not any(m.start() < e and s < m.end() for s, e in blind):
-                    hits.append((m.start(), m.end(), key, kind == "absent"))
+    for key, absent, terms, unless in _patterns(ontology):
+        own = [(m.start(), m.end(), key, kind) for kind, p in ((True, absent), (False, terms)) for m in p.finditer(clause)]
+        if own:
+            blind = [m.span() for m in unless.finditer(clause)]
+            hits += [hit for hit in own if not any(hit[0] < e and s < hit[1] for s, e in blind)]
     return sorted(hits, key=lambda h: (not h[3], h[0] - h[1], h[0]))
+
+
+@lru_cache(maxsize=64)
+def _patterns(ontology: Ontology) -> tuple[tuple[str, re.Pattern[str], re.Pattern[str], re.Pattern[str]], ...]:
+    """(finding, absent wording, terms, wording that hides terms) of each finding."""
+    kinds = ("absent", "terms", "unless")
+    return tuple((key, *(phrases(tuple(f.get(kind, ()))) for kind in kinds)) for key, f in ontology.findings.items())  # type: ignore[misc]
 
 
 def at_home(mention: Mention, clause: str, finding: Mapping[str, Any], last: bool) -> bool:
@@ -100,17 +108,21 @@ def _stated(clause: str, start: int, end: int, key: str, ontology: Ontology) -> 
 
 def status_of(clause: str, start: int, end: int) -> int:
     """Present, absent or uncertain, for the words at `start`:`end` of a clause."""
-    cues = {name: tuple(words) for name, words in table("cues").items()}
-    masked = phrases(cues["pseudo_negation"]).sub(lambda m: "#" * len(m.group()), clause)
-    stops = [m.end() for m in phrases(cues["negation_stop"], False).finditer(masked[:start])]
+    masked = _cue("pseudo_negation").sub(lambda m: "#" * len(m.group()), clause)
+    stops = [m.end() for m in _cue("negation_stop", False).finditer(masked[:start])]
     before, after = masked[stops[-1] if stops else 0 : end], masked[end : end + _REACH]
-    if after.lstrip().startswith("?") or any(_near(after, m) for m in phrases(cues["uncertain_after"]).finditer(after)):
-        return UNCERTAIN
-    if phrases(cues["negation_before"]).search(before) or any(
-        _near(after, m) for m in phrases(cues["negation_after"]).finditer(after)
-    ):
+    if _LISTED_NORMAL.match(after):
         return ABSENT
-    return UNCERTAIN if phrases(cues["uncertain_before"]).search(before) else PRESENT
+    if after.lstrip().startswith("?") or any(_near(after, m) for m in _cue("uncertain_after").finditer(after)):
+        return UNCERTAIN
+    if _cue("negation_before").search(before) or any(_near(after, m) for m in _cue("negation_after").finditer(after)):
+        return ABSENT
+    return UNCERTAIN if _cue("uncertain_before").search(before) else PRESENT
+
+
+@cache
+def _cue(name: str, edges: bool = True) -> re.Pattern[str]:
+    return phrases(tuple(table("cues")[name]), edges)
 
 
 def _near(after: str, cue: re.Match[str]) -> bool:
