@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import fcntl
 import io
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,12 +26,12 @@ from medvl.errors import ConfigError
 
 CHUNK = 8
 NOTE_BYTES = 320
-TODO, DONE, REJECTED = 0, 1, 2
+TODO, DONE = 0, 1
 
 
 @dataclass(frozen=True, eq=False)
 class Row:
-    """One patient: hu (..., D, H, W) int16 and covered (...) float32; a `note` says why nothing of the patient could be taken."""
+    """One patient: hu (..., D, H, W) int16, covered (...) float32, and a `note` on what could not be taken, else empty."""
 
     hu: NDArray[np.int16]
     covered: NDArray[np.float32]
@@ -38,7 +40,7 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """A finished folder: hu memory-mapped read-only, covered, and the notes of rejected rows (empty for the others)."""
+    """A finished folder: hu memory-mapped read-only, covered, and the note of each row."""
 
     hu: NDArray[np.int16]
     covered: NDArray[np.float32]
@@ -97,35 +99,47 @@ def fill_rows(
     workers: int = 1,
     chunk: int = CHUNK,
     progress: Callable[[int, int], None] | None = None,
+    redo: Callable[[str], bool] | None = None,
+    start: str | None = None,
 ) -> Rows:
     """Make every row that is not there yet, and open the folder.
 
     Args:
         place: the folder, which belongs to this set of rows alone; other processes may be filling it too.
         shape: of all crops: rows, any axes, then the grid (D, H, W).
-        make: the row of a number, from 0; with several workers it must be picklable.
+        make: the row of a number, from 0; with several workers it must be picklable; each worker gets it once.
         workers: processes.
         chunk: rows that a worker claims and puts on the disk together.
         progress: called with (rows finished by anyone, all rows).
+        redo: which rows to make again, by their note.
+        start: how worker processes start, such as ``"spawn"`` where `make` runs a network; None for the system's own way.
     """
     place.mkdir(parents=True, exist_ok=True)
-    arrays = _arrays(shape)
+    job = _Job(place, shape, make)
     with _claims(place) as claims:
         _claim(claims, shape[0], wait=True)  # the byte after the last row guards the files themselves
-        if not all(array.intact(place) for array in arrays):
-            for array in reversed(arrays):
-                array.create(place)
-    with _mapper(workers) as run:
+        _prepare(place, shape, redo)
+    with _mapper(workers, start, job) as run:
         while len(todo := np.flatnonzero(_flags(place) == TODO)):
-            chunks = [todo[i : i + chunk].tolist() for i in range(0, len(todo), chunk)]
             made = 0
-            for n in run(_fill, [(place, shape, make, rows) for rows in chunks]):
+            for n in run([todo[i : i + chunk].tolist() for i in range(0, len(todo), chunk)]):
                 made += n
                 if progress:
                     progress(int((_flags(place) != TODO).sum()), shape[0])
             if not made:
                 _wait(place, int(todo[0]))
     return open_rows(place)
+
+
+def _prepare(place: Path, shape: tuple[int, ...], redo: Callable[[str], bool] | None) -> None:
+    """Create the files anew unless they are all intact, and take back the flags of rows to make again."""
+    arrays = _arrays(shape)
+    if not all(array.intact(place) for array in arrays):
+        for array in reversed(arrays):
+            array.create(place)
+    elif redo is not None:
+        again = [row for row, note in enumerate(_notes(place)) if note and redo(note)]
+        _write(place, arrays[0], dict.fromkeys(again, np.uint8(TODO)))
 
 
 def open_rows(place: Path) -> Rows:
@@ -137,7 +151,7 @@ def open_rows(place: Path) -> Rows:
     try:
         flags = _flags(place)
         hu, covered = np.load(place / "hu.npy", mmap_mode="r"), np.load(place / "covered.npy")
-        notes = tuple(note.decode("utf-8", "ignore") for note in np.load(place / "notes.npy"))
+        notes = _notes(place)
     except (FileNotFoundError, ValueError, EOFError) as error:
         raise ConfigError(
             f"the cache folder {place.name} is incomplete or cut short; build the cohort again to mend it"
@@ -164,22 +178,35 @@ def _flags(place: Path) -> NDArray[np.uint8]:
     return np.asarray(np.load(place / "done.npy"), dtype=np.uint8)
 
 
-def _fill(job: tuple[Path, tuple[int, ...], Callable[[int], Row], list[int]]) -> int:
+def _notes(place: Path) -> tuple[str, ...]:
+    return tuple(note.decode("utf-8", "ignore") for note in np.load(place / "notes.npy"))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What to fill and how."""
+
+    place: Path
+    shape: tuple[int, ...]
+    make: Callable[[int], Row]
+
+
+def _fill(job: _Job, rows: list[int]) -> int:
     """Make the rows of a chunk that nobody else is making or has made; how many those were."""
-    place, shape, make, rows = job
-    done, *others = _arrays(shape)
+    place = job.place
+    done, *others = _arrays(job.shape)
     with _claims(place) as claims:
         mine = [row for row in rows if _claim(claims, row)]
         flags = _flags(place)
         mine = [row for row in mine if flags[row] == TODO]
         if not mine:
             return 0
-        made = {row: make(row) for row in mine}
+        made = {row: job.make(row) for row in mine}
         values: list[dict[int, Any]] = [{row: m.hu for row, m in made.items()}, {row: m.covered for row, m in made.items()}]
         values.append({row: np.array(m.note.encode()[:NOTE_BYTES]) for row, m in made.items()})
         for array, parts in zip(others, values, strict=True):
             _write(place, array, parts)
-        _write(place, done, {row: np.uint8(REJECTED if m.note else DONE) for row, m in made.items()})
+        _write(place, done, dict.fromkeys(made, np.uint8(DONE)))
     return len(mine)
 
 
@@ -213,10 +240,22 @@ def _wait(place: Path, row: int) -> None:
         _claim(claims, row, wait=True)
 
 
+_IN_WORKER: list[_Job] = []
+
+
+def _begin(job: _Job) -> None:
+    """Keep the job of this worker process, so that it travels once and not with every chunk."""
+    _IN_WORKER[:] = [job]
+
+
+def _fill_in_worker(rows: list[int]) -> int:
+    return _fill(_IN_WORKER[0], rows)
+
+
 @contextmanager
-def _mapper(workers: int) -> Iterator[Callable[[Callable[[Any], int], Sequence[Any]], Iterator[int]]]:
+def _mapper(workers: int, start: str | None, job: _Job) -> Iterator[Callable[[Sequence[list[int]]], Iterator[int]]]:
     if workers <= 1:
-        yield map
+        yield partial(map, partial(_fill, job))
         return
-    with ProcessPoolExecutor(workers) as pool:
-        yield pool.map
+    with ProcessPoolExecutor(workers, multiprocessing.get_context(start), _begin, (job,)) as pool:
+        yield partial(pool.map, _fill_in_worker)

@@ -221,11 +221,16 @@ def _phantom_row(cohort: PhantomCohort, contract: Contract, row: int) -> Row:
 
 def write_cohort(place: Path, cases: Iterable[Mapping[str, Any]], facts: Mapping[str, Any]) -> None:
     """Write `cases.jsonl` and `cohort.json` beside the crops, each whole or not at all."""
-    for name, lines in (("cases.jsonl", cases), ("cohort.json", [facts])):
-        part = place / f".{name}.{os.getpid()}.part"
-        with part.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in lines)
-        part.replace(place / name)
+    write_lines(place / "cases.jsonl", cases)
+    write_lines(place / "cohort.json", [facts])
+
+
+def write_lines(path: Path, lines: Iterable[Any]) -> None:
+    """One JSON value a line; the file appears whole or not at all, and other writers do no harm."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with part.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    part.replace(path)
 
 
 def open_cohort(place: Path) -> Cohort:
@@ -239,5 +244,5 @@ def open_cohort(place: Path) -> Cohort:
     names = tuple(json.loads((place / "cohort.json").read_text(encoding="utf-8"))["regions"])
     if rows.covered.ndim == 2:
         return Cohort(rows.hu, rows.covered, cases, names)
-    found = {phase for case in cases for phase in case["phases"]}
+    found = {phase for case in cases for phase in case["phases"] if phase}
     return Cohort(rows.hu[:, 0], rows.covered[:, 0], cases, names, rows.hu, rows.covered, tuple(sorted(found)))

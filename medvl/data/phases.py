@@ -32,7 +32,7 @@ def pick_phase(rng: np.random.Generator, there: NDArray[np.bool_]) -> NDArray[np
     """
     counts = _counts(there)
     nth = (rng.random(len(there)) * counts).astype(np.int64)
-    return np.argmax(np.cumsum(there, axis=1) > nth[:, None], axis=1)
+    return np.asarray(np.argmax(np.cumsum(there, axis=1) > nth[:, None], axis=1), dtype=np.int64)
 
 
 def take(cohort: Cohort, rows: NDArray[np.int64], picks: NDArray[np.int64]) -> NDArray[np.int16]:
@@ -47,7 +47,9 @@ def column_of(cohort: Cohort, phase: str) -> NDArray[np.int64]:
         ConfigError: no patient has one.
     """
     if phase not in cohort.phases:
-        raise ConfigError(f"no patient has a scan in phase {phase!r}; the cohort has {', '.join(cohort.phases) or 'single scans'}")
+        raise ConfigError(
+            f"no patient has a scan in phase {phase!r}; the cohort has {', '.join(cohort.phases) or 'single scans'}"
+        )
     names = [case["phases"] for case in cohort.cases]
     return np.array([row.index(phase) if phase in row else -1 for row in names], np.int64)
 
