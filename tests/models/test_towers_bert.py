@@ -9,7 +9,7 @@ import torch
 from tokenizers import Tokenizer
 
 from medvl.errors import ConfigError
-from medvl.models.text_encoder import train_tokenizer
+from medvl.models.tokenizer import train_tokenizer
 from medvl.models.towers import TextTower, build_tower
 from medvl.models.towers.pooling import pool
 
@@ -57,7 +57,7 @@ def test_pooling_by_hand_and_padding(tokenizer: Tokenizer, pooling: str) -> None
     together = made(**made.tokenize(TEXTS, length=24))
     for row, text in enumerate(TEXTS):
         ids = tokenizer.encode(text).ids
-        states = made.encoder.bert(input_ids=torch.tensor([ids])).last_hidden_state[0].detach()  # type: ignore[union-attr, operator]
+        states = made.bert(input_ids=torch.tensor([ids])).last_hidden_state[0].detach()  # type: ignore[union-attr, operator]
         place = {"cls": 0, "highest_id": max(range(len(ids)), key=ids.__getitem__)}.get(pooling)
         expected = sum(states) / len(ids) if place is None else states[place]
         torch.testing.assert_close(together.pooled[row], expected, atol=1e-5, rtol=1e-5)

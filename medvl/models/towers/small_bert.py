@@ -59,7 +59,7 @@ class SmallBertTower(TextTower):
             ConfigError: no tokenizer.
         """
         if tokenizer is None:
-            raise ConfigError("text tower bert needs a tokenizer; train one on the corpus (models.text_encoder.train_tokenizer)")
+            raise ConfigError("text tower bert needs a tokenizer; train one on the corpus (models.tokenizer.train_tokenizer)")
         return cls(options, tokenizer)
 
     @property
