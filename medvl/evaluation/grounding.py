@@ -122,7 +122,7 @@ def ground(
         raise ValueError(f"nothing to point at: all {len(masks)} masks are empty")
 
     def measure(score: Callable[[int], float], chance: Array) -> Measure:
-        values = np.array([score(i) for i in full])
+        values = np.array([score(int(i)) for i in full])
         interval = None
         if len(np.unique(who[full])) > 1:
             interval = bootstrap(lambda rows: float(values[rows].mean()), who[full], n=n_bootstrap, seed=seed)

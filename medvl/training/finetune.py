@@ -214,7 +214,7 @@ def _positive_weights(labels: Tensor) -> Tensor:
 def _known(rows: Rows, table: Tensor) -> Rows:
     """The rows that have any known label."""
     known = table[rows] >= 0 if table.ndim == 1 else ((table[rows] == 0) | (table[rows] == 1)).any(1)
-    return rows[known.numpy()]
+    return np.asarray(rows[known.numpy()])
 
 
 def _batches(rows: Rows, size: int) -> list[Rows]:
