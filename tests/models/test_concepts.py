@@ -11,7 +11,7 @@ from torch import nn
 
 from medvl.errors import ConfigError
 from medvl.models.concepts import ConceptBank
-from medvl.models.text_encoder import train_tokenizer
+from medvl.models.tokenizer import train_tokenizer
 from medvl.models.towers import TextTower, build_tower
 
 PROMPTS = {

@@ -14,7 +14,7 @@ from torch import Tensor
 from medvl.errors import ConfigError
 from medvl.models import text_cache
 from medvl.models.text_cache import embed_cached
-from medvl.models.text_encoder import train_tokenizer
+from medvl.models.tokenizer import train_tokenizer
 from medvl.models.towers import TextTower, build_tower
 
 TEXTS = [f"The left kidney measures {n} mm{' and holds a small cyst' * (n % 3)}." for n in range(20)]
