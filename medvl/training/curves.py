@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from medvl.errors import ConfigError
 
@@ -19,36 +19,44 @@ class Curves:
     Args:
         folder: of the stage.
         step: steps that are done; later lines are from a run that was cut off, and go.
+        writes: False on ranks that only follow; everything then does nothing.
         tensorboard: also write events to `tensorboard/`.
 
     Raises:
         ConfigError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, step: int, *, tensorboard: bool = False) -> None:
+    def __init__(self, folder: Path, step: int, writes: bool = True, *, tensorboard: bool = False) -> None:
+        self._file: TextIO | None = None
+        self._events: Any = None
+        if not writes:
+            return
         path = folder / "curves.jsonl"
         kept = [line for line in _lines(path) if line["step"] <= step]
         part = path.with_name(path.name + ".part")
         part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         part.replace(path)
         self._file = path.open("a", encoding="utf-8")
-        self._events: Any = _events(folder / "tensorboard", step) if tensorboard else None
+        self._events = _events(folder / "tensorboard", step) if tensorboard else None
 
     def add(self, step: int, values: Mapping[str, float]) -> None:
         """Values after `step` steps; what is not finite becomes null."""
-        self._file.write(json.dumps({"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}) + "\n")
+        if self._file is not None:
+            self._file.write(json.dumps({"step": step} | {k: v if math.isfinite(v) else None for k, v in values.items()}) + "\n")
         if self._events is not None:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
 
     def settle(self) -> None:
         """Bring what was added to disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """End the files."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._events is not None:
             self._events.close()
 

@@ -10,9 +10,10 @@ import torch
 from medvl.training.checkpoint import Checkpoints, tensors_sha256
 from medvl.training.distributed import open_world
 from medvl.training.loop_options import LoopOptions
-from medvl.training.optimiser import trained_parameters
+from medvl.training.optimiser import named_groups, pick
 from medvl.training.receipt import Meter, Receipt
-from medvl.training.stage import Progress, Stage
+from medvl.training.shards import whole_tensors
+from medvl.training.stage import Progress, Stage, named
 from medvl.training.stage_state import Interrupted, Signals, only
 from medvl.training.steps import Diverged
 from medvl.training.task import Task
@@ -37,7 +38,7 @@ def fit(task: Task, options: LoopOptions, out: Path, progress: Progress) -> Rece
     world = open_world(options)
     keeper = Checkpoints(out, options.binding())
     task.to(world.device)
-    trained = trained_parameters(task)
+    trained = pick(task, named_groups(task))
     devices = [world.device] if world.device.type == "cuda" else []
     with torch.random.fork_rng(devices), only(task, trained), Signals() as signals:
         stage = Stage(task, options, out, world, keeper)
@@ -48,6 +49,8 @@ def fit(task: Task, options: LoopOptions, out: Path, progress: Progress) -> Rece
             meter = Meter(world.device, options.precision)
             stage.run(signals, progress)
             finish(stage, meter)
+        stage.hand_over()
+        task.to(world.device)
         receipt = Receipt(**stage.state["receipt"])
         if world.leads:
             receipt.write(out / "receipt.json")
@@ -59,11 +62,11 @@ def finish(stage: Stage, meter: Meter) -> None:
     state, best = stage.state, stage.state["best"]
     if best is not None:
         stage.load(stage.keeper.read(state["best_file"]))
-    weights = stage.weights()
-    receipt = account(stage, meter, tensors_sha256({k.removeprefix("weights."): v for k, v in weights.items()}))
-    stage.state |= {"finished": True, "receipt": asdict(receipt), "spent": stage.spent(), "best_file": None}
+    weights = whole_tensors(stage.model.state_dict(), keep=stage.world.leads)
+    receipt = stage.world.lead(lambda: asdict(account(stage, meter, tensors_sha256(weights))))
+    stage.state |= {"finished": True, "receipt": receipt, "spent": stage.spent(), "best_file": None}
     if stage.world.leads:
-        stage.keeper.write(weights, stage.state)
+        stage.keeper.write(named(weights), stage.state)
 
 
 def account(stage: Stage, meter: Meter, digest: str) -> Receipt:

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from medvl.errors import ConfigError
@@ -18,7 +18,8 @@ from medvl.training.curves import Curves
 from medvl.training.distributed import World
 from medvl.training.feed import Inputs, batches
 from medvl.training.loop_options import LoopOptions, derived_seed
-from medvl.training.optimiser import adamw, load_moments, moments, set_rate, trained_parameters
+from medvl.training.optimiser import MOMENTS, adamw, clip, load_moments, moments, named_groups, pick, set_rate
+from medvl.training.shards import by_hand, hold, laid_out, trainee, whole_tensors
 from medvl.training.stage_state import Interrupted, Signals, train_mode
 from medvl.training.steps import Diverged, Whole, backward, unsynced
 from medvl.training.task import Task
@@ -32,9 +33,13 @@ class Stage:
     def __init__(self, task: Task, options: LoopOptions, out: Path, world: World, keeper: Checkpoints) -> None:
         self.task, self.options, self.out, self.world, self.keeper = task, options, out, world, keeper
         self.started = (time.monotonic(), time.process_time())
-        self.trained = trained_parameters(task)
-        self.optimiser = adamw(task, options)
-        self.net = world.hold(Whole(task, world, options))
+        groups = named_groups(task)
+        self.model = trainee(task, world, options)
+        self.net = hold(Whole(self.model, world, options), world, options)
+        self.trained = pick(self.model, groups)
+        self.optimiser = adamw(self.trained, groups, options)
+        if self.model is not task:
+            task.cpu()
         self.step_flop: int | None = None
         self.saved = time.monotonic()
         self.state: State = {
@@ -52,19 +57,21 @@ class Stage:
         self.load({name.removeprefix("weights."): v for name, v in tensors.items() if name.startswith("weights.")})
         self.state = state
         if not state["finished"]:
-            load_moments(self.optimiser, self.trained, tensors, state["step"])
+            like = {f"{kind}.{name}": p for name, p in self.trained.items() for kind in MOMENTS}
+            load_moments(self.optimiser, self.trained, laid_out(tensors, like), state["step"])
+        self.world.agree()
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Take weights."""
         try:
-            self.task.load_state_dict(dict(weights))
+            self.model.load_state_dict(laid_out(weights, self.model.state_dict()))
         except RuntimeError as error:
             raise ConfigError(f"{self.out} holds weights of another model; remove the folder to train anew. {error}") from error
 
     def run(self, signals: Signals, progress: Progress) -> None:
         """Step until the end, or until patience runs out."""
-        train_mode(self.task, self.trained)
-        curves = Curves(self.out, self.state["step"], tensorboard=self.options.tensorboard)
+        train_mode(self.model, self.trained)
+        curves = Curves(self.out, self.state["step"], self.world.leads, tensorboard=self.options.tensorboard)
         pin = self.world.device.type == "cuda"
         feed = batches(self.task, self.options, self.state["step"], self.world.rank, self.world.size, pin=pin)
         try:
@@ -74,7 +81,8 @@ class Stage:
                 measures = self.validate()
                 if measures:
                     curves.add(self.state["step"], {f"validation.{name}": value for name, value in measures.items()})
-                progress(self.state["step"], self.options.steps, told | measures)
+                if self.world.leads:
+                    progress(self.state["step"], self.options.steps, told | measures)
                 self.maybe_save(curves, signals)
         finally:
             curves.close()
@@ -90,17 +98,15 @@ class Stage:
             self.step_flop = self.count(step, batch)
             started += time.perf_counter() - counting
         told, samples = self.gradients(step, batch)
-        limit = math.inf if self.options.clip_norm is None else self.options.clip_norm
-        norm = nn.utils.clip_grad_norm_(self.trained.values(), limit)
-        told["rate"] = set_rate(self.optimiser, self.options.rate(step))
-        self.optimiser.step()
-        self.optimiser.zero_grad()
-        told["grad_norm"] = float(norm)
+        told["grad_norm"] = clip(self.trained.values(), self.options.clip_norm)
         if not math.isfinite(told["grad_norm"]):
             raise Diverged(
                 f"the gradient of step {step} is not finite while the loss is {told['loss']:.4g}; the last checkpoint is from "
                 "before it. Try a lower learning_rate, precision fp32, and look for square roots and logarithms of 0 in the loss"
             )
+        told["rate"] = set_rate(self.optimiser, self.options.rate(step))
+        self.optimiser.step()
+        self.optimiser.zero_grad()
         self.state |= {"step": step + 1, "loss": told["loss"]}
         spent["samples"] += samples
         spent["stepping_s"] += time.perf_counter() - started
@@ -118,16 +124,16 @@ class Stage:
         for parameter in self.trained.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        self.world.average(list(self.trained.values()))
+        self.world.average(by_hand(self.net, list(self.trained.values())))
         return {name: sum(values) / len(values) for name, values in told.items()}, samples
 
     def count(self, step: int, batch: list[Inputs]) -> int:
         """Operations of a step, counted on one that leaves no trace."""
-        buffers = [buffer.clone() for buffer in self.task.buffers()]
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
         with FlopCounterMode(display=False) as counter:
             self.gradients(step, batch)
         self.optimiser.zero_grad()
-        for buffer, before in zip(self.task.buffers(), buffers, strict=True):
+        for buffer, before in zip(self.model.buffers(), buffers, strict=True):
             buffer.copy_(before)
         return counter.get_total_flops()
 
@@ -141,6 +147,7 @@ class Stage:
         step, every = self.state["step"], self.options.validate_every
         if every is None or (step % every and step < self.options.steps):
             return {}
+        self.hand_over()
         measures: dict[str, float] = self.world.lead(self.measure)
         if self.options.patience is None:
             return measures
@@ -150,7 +157,7 @@ class Stage:
         best = self.state["best"]
         if math.isfinite(first) and (best is None or first > best["value"]):
             name = f"best-{step:08d}.safetensors"
-            self.keeper.write_tensors(name, self.task.state_dict())
+            self.write_best(name)
             self.state |= {"best": {"value": first, "step": step}, "best_file": name, "stale": 0}
         else:
             self.state["stale"] += 1
@@ -159,10 +166,12 @@ class Stage:
     def measure(self) -> dict[str, float]:
         """What the task measures on held-out patients, as it will be used."""
         torch.manual_seed(derived_seed(self.options.seed, "validate", self.state["step"]))
-        self.task.eval()
+        self.task.to(self.world.device).eval()
         with torch.no_grad():
             measures = self.task.validate()
-        train_mode(self.task, self.trained)
+        if self.model is not self.task:
+            self.task.cpu()
+        train_mode(self.model, self.trained)
         return {name: float(value) for name, value in measures.items()}
 
     def maybe_save(self, curves: Curves, signals: Signals) -> None:
@@ -173,18 +182,33 @@ class Stage:
         due = due or (options.checkpoint_every is not None and step % options.checkpoint_every == 0)
         if stop or (due and step < options.steps and not self.out_of_patience):
             curves.settle()
-            tensors = self.weights() | moments(self.optimiser, self.trained)
-            self.keeper.write(tensors, self.state | {"spent": self.spent()})
+            tensors = named(self.model.state_dict()) | moments(self.optimiser, self.trained)
+            tensors = whole_tensors(tensors, keep=self.world.leads)
+            if self.world.leads:
+                self.keeper.write(tensors, self.state | {"spent": self.spent()})
             self.saved = time.monotonic()
         if stop:
             raise Interrupted(step, options.steps, self.out, signals.came)
 
-    def weights(self) -> dict[str, Tensor]:
-        """The task's state dict as a checkpoint names it."""
-        return {f"weights.{name}": value for name, value in self.task.state_dict().items()}
+    def write_best(self, name: str) -> None:
+        """Keep the weights of now as the best."""
+        tensors = whole_tensors(self.model.state_dict(), keep=self.world.leads)
+        if self.world.leads:
+            self.keeper.write_tensors(name, tensors)
+        self.world.agree()
+
+    def hand_over(self) -> None:
+        """Give sharded weights back to the task, whole."""
+        if self.model is not self.task:
+            self.task.load_state_dict(whole_tensors(self.model.state_dict(), keep=True))
 
     def spent(self) -> dict[str, float]:
         """What all starts took together."""
         wall, cpu = time.monotonic() - self.started[0], time.process_time() - self.started[1]
         spent: dict[str, float] = dict(self.state["spent"])
         return spent | {"wall_s": spent["wall_s"] + wall, "cpu_s": spent["cpu_s"] + cpu}
+
+
+def named(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict as a checkpoint names it."""
+    return {f"weights.{name}": value for name, value in weights.items()}

@@ -44,7 +44,11 @@ class Whole(nn.Module):
             return self._represent(plan, given, number)
         if job == "compare":
             return self._compare(plan, given)
-        return self._compare(plan, self.world.gather(self._represent(plan, given, number))[0])
+        loss, parts = self._compare(plan, self.world.gather(self._represent(plan, given, number))[0])
+        if self.world.size > 1 and self.options.parallel == "ddp":
+            # A rank whose items touch no weight must still take part in the averaging, which starts at the first weight touched.
+            loss = loss + 0 * next(p for p in self.task.parameters() if p.requires_grad).sum()
+        return loss, parts
 
     def _represent(self, plan: Plan, inputs: Mapping[str, Tensor], number: int) -> Found:
         if not inputs:
