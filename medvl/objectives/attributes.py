@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medvl.data.targets import KindTargets, Targets
+from medvl.errors import ConfigError
 from medvl.objectives.registry import Objective, Options, Scene, Sizes
 
 
@@ -123,8 +124,17 @@ class Attributes(Objective):
         self.heads = nn.ModuleDict({name: AttributeHeads(sizes.pooled, kind, pairs=pairs) for name, kind in sizes.kinds.items()})
 
     def forward(self, found: Mapping[str, Tensor], scene: Scene) -> Tensor:
-        """() loss from pooled (B, P)."""
-        outputs = cast(list[Tensor], self.heads[scene.kind](found["pooled"]))
-        if self.options.form == "release":
+        """() loss from pooled (B, P).
+
+        Raises:
+            ConfigError: `form` is not the one that the heads were made for.
+        """
+        heads = cast(AttributeHeads, self.heads[scene.kind])
+        if heads.pairs != (self.options.form == "release"):
+            raise ConfigError(
+                f"objective attributes: its heads are of another form than {self.options.form}; keep one in all stages"
+            )
+        outputs = heads(found["pooled"])
+        if heads.pairs:
             return softmax_attribute_loss(outputs, scene.targets)
         return attribute_loss(outputs, scene.targets, self.options.class_weight, self.options.number_weight)

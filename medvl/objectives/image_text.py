@@ -71,9 +71,9 @@ class ImageTextContrastive(Objective):
 
     Source: RenalCLIP (arXiv 2508.16569), L = (CE(S, I) + CE(S^t, I)) / 2; Cardiac-CLIP (arXiv 2507.22024), where the identity is
     replaced by a softmax over cosines of pathology vectors.
-    Departures: the scale is exponentiated (both releases multiply by the raw logarithm: `scale_mode: raw`); equal texts are no
-    negatives (`duplicates_as_positives: false`); each direction has its own softmax (`transpose: release`); a region without
-    any label falls back to its own text, where the release gives NaN.
+    Departures from both: equal texts are no negatives (`duplicates_as_positives: false` is as released). From Cardiac-CLIP: the
+    scale is exponentiated (`scale_mode: raw`), each direction has its own softmax (`transpose: release`), and a region without any
+    label falls back to its own text, where the release gives NaN.
     """
 
     options_type = ImageTextOptions
@@ -82,11 +82,12 @@ class ImageTextContrastive(Objective):
 
     def __init__(self, options: ImageTextOptions, sizes: Sizes) -> None:
         super().__init__(options, sizes)
-        self.scale = Scale(options.initial_scale, options.max_scale, options.scale_mode)
+        self.scale = Scale(options.initial_scale)
 
     def forward(self, found: Mapping[str, Tensor], scene: Scene) -> Tensor:
         """() loss from unit image (B, E) and text (B, E)."""
-        return image_text_contrastive(found["image"], found["text"], self.scale(), self.targets(scene, found["image"].device))
+        scale = self.scale(self.options.max_scale, self.options.scale_mode)
+        return image_text_contrastive(found["image"], found["text"], scale, self.targets(scene, found["image"].device))
 
     def targets(self, scene: Scene, device: torch.device) -> tuple[Tensor, Tensor] | None:
         """Target distributions (B, B) of both directions; None stands for the identity."""

@@ -48,13 +48,13 @@ class SigmoidPairwise(Objective):
 
     def __init__(self, options: SigmoidOptions, sizes: Sizes) -> None:
         super().__init__(options, sizes)
-        self.scale = Scale(options.initial_scale, options.max_scale)
+        self.scale = Scale(options.initial_scale)
         self.bias = nn.Parameter(torch.tensor(options.initial_bias))
 
     def forward(self, found: Mapping[str, Tensor], scene: Scene) -> Tensor:
         """() loss from unit image (B, E) and text (B, E)."""
         agrees = self.agrees(scene, len(found["image"])).to(found["image"].device)
-        return sigmoid_pairs(found["image"], found["text"], agrees, self.scale(), self.bias)
+        return sigmoid_pairs(found["image"], found["text"], agrees, self.scale(self.options.max_scale), self.bias)
 
     def agrees(self, scene: Scene, n: int) -> Tensor:
         """(B, B) int8 over regions and texts: 1 belong together, 0 do not, -1 unknown."""
@@ -87,7 +87,7 @@ class Assertions(Objective):
 
     def __init__(self, options: AssertionOptions, sizes: Sizes) -> None:
         super().__init__(options, sizes)
-        self.scale = Scale(math.exp(options.initial_log_scale), None)
+        self.scale = Scale(math.exp(options.initial_log_scale))
         self.bias = nn.Parameter(torch.tensor(options.initial_bias))
 
     def forward(self, found: Mapping[str, Tensor], scene: Scene) -> Tensor:

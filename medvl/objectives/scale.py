@@ -32,18 +32,19 @@ class Scale(nn.Module):
 
     Args:
         initial: multiplier at the start, above 0.
-        maximum: the multiplier stays between 1 and this; None for no bounds.
-        mode: `exp` multiplies by the exponential of the parameter; `raw` by the parameter itself, as the releases of RenalCLIP
-            and Cardiac-CLIP do in training (both start at ln(1 / 0.07) = 2.66 instead of 14.3).
     """
 
-    def __init__(self, initial: float, maximum: float | None, mode: ScaleMode = "exp") -> None:
+    def __init__(self, initial: float) -> None:
         super().__init__()
         self.log_scale = nn.Parameter(torch.tensor(math.log(initial)))
-        self.highest = None if maximum is None else math.log(maximum)
-        self.mode = mode
 
-    def forward(self) -> Tensor:
-        """() multiplier."""
-        value: Tensor = self.log_scale if self.highest is None else _Bounded.apply(self.log_scale, 0.0, self.highest)
-        return value.exp() if self.mode == "exp" else value
+    def forward(self, maximum: float | None = None, mode: ScaleMode = "exp") -> Tensor:
+        """() multiplier.
+
+        Args:
+            maximum: the multiplier stays between 1 and this; None for no bounds.
+            mode: `exp` multiplies by the exponential of the parameter; `raw` by the parameter itself, as Cardiac-CLIP's release
+                does in training (it starts at ln(1 / 0.07) = 2.66 instead of 14.3) but not at inference.
+        """
+        value: Tensor = self.log_scale if maximum is None else _Bounded.apply(self.log_scale, 0.0, math.log(maximum))
+        return value.exp() if mode == "exp" else value

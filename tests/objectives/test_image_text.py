@@ -117,23 +117,23 @@ def test_contradicted_negatives_leave_out_what_labels_do_not_settle() -> None:
 
 @pytest.mark.parametrize(("mode", "start"), [("exp", 1 / 0.07), ("raw", math.log(1 / 0.07))])
 def test_scale_starts_where_it_should_and_stays_in_bounds(mode: str, start: float) -> None:
-    scale = Scale(1 / 0.07, 100.0, mode)  # type: ignore[arg-type]
-    assert scale().item() == pytest.approx(start, rel=1e-6)
+    scale = Scale(1 / 0.07)
+    assert scale(100.0, mode).item() == pytest.approx(start, rel=1e-6)
     for value, bound in ((9.0, math.log(100)), (-3.0, 0.0)):
         torch.nn.init.constant_(scale.log_scale, value)
-        assert scale().item() == pytest.approx(math.exp(bound) if mode == "exp" else bound, rel=1e-5)
+        assert scale(100.0, mode).item() == pytest.approx(math.exp(bound) if mode == "exp" else bound, rel=1e-5)
 
 
 def test_a_bound_lets_the_scale_come_back_but_not_go_further() -> None:
-    scale = Scale(14.0, 100.0)
+    scale = Scale(14.0)
     for value, towards, moves in ((9.0, -1, False), (9.0, 1, True), (-3.0, 1, False), (-3.0, -1, True), (2.0, 1, True)):
         torch.nn.init.constant_(scale.log_scale, value)
         scale.log_scale.grad = None
-        (towards * scale()).backward()
+        (towards * scale(100.0)).backward()
         assert (scale.log_scale.grad != 0) == moves
 
 
 def test_without_bounds_the_scale_goes_anywhere() -> None:
-    scale = Scale(14.0, None)
+    scale = Scale(14.0)
     torch.nn.init.constant_(scale.log_scale, 6.0)
     assert scale().item() == pytest.approx(math.exp(6.0), rel=1e-6)

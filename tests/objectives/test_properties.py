@@ -67,8 +67,10 @@ def test_each_reaches_all_that_it_needs_and_nothing_else(name: str, options: dic
 def test_logits_of_200_stay_finite(name: str, options: dict, dtype: torch.dtype, size: float) -> None:
     objective = build_objective(name, options, SIZES)
     if hasattr(objective, "scale"):
-        objective.scale.highest = None
-        nn.init.constant_(objective.scale.log_scale, np.log(200.0) if objective.scale.mode == "exp" else 200.0)
+        if hasattr(objective.options, "max_scale"):
+            objective.options = objective.options.model_copy(update={"max_scale": None})
+        raw = getattr(objective.options, "scale_mode", "exp") == "raw"
+        nn.init.constant_(objective.scale.log_scale, 200.0 if raw else np.log(200.0))
     given = found(size=size)
     given["text"] = np.sign(size) * given["image"]
     given["statements"] = np.sign(size) * given["image"].repeat(2, 1)[:S]
@@ -239,6 +241,13 @@ def test_what_a_scene_lacks_is_said(name: str, options: dict, missing: str, mess
 def test_options_that_make_no_sense_are_refused(name: str, options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_objective(name, options, SIZES)
+
+
+def test_heads_cannot_change_their_form_between_stages() -> None:
+    objective = build_objective("attributes", {}, SIZES)
+    objective.options = build_objective("attributes", {"form": "release"}, SIZES).options
+    with pytest.raises(ConfigError, match="another form than release"):
+        objective(found(), scene())
 
 
 def test_marks_on_another_grid_are_refused_and_kinds_without_marks_give_nothing() -> None:
