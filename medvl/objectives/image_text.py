@@ -72,8 +72,8 @@ class ImageTextContrastive(Objective):
     Source: RenalCLIP (arXiv 2508.16569), L = (CE(S, I) + CE(S^t, I)) / 2; Cardiac-CLIP (arXiv 2507.22024), where the identity is
     replaced by a softmax over cosines of pathology vectors.
     Departures from both: equal texts are no negatives (`duplicates_as_positives: false` is as released). From Cardiac-CLIP: the
-    scale is exponentiated (`scale_mode: raw`), each direction has its own softmax (`transpose: release`), and a region without any
-    label falls back to its own text, where the release gives NaN.
+    scale is exponentiated (`scale_mode: raw`), each direction has its own softmax (`transpose: release`), and a region without
+    any label falls back to its own text, where the release gives NaN.
     """
 
     options_type = ImageTextOptions
