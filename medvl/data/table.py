@@ -23,8 +23,9 @@ _ALSO = {
     "val": "validation",
     "valid": "validation",
     "native": "noncontrast",
-    "venous": "portal_venous",
+    "non_contrast": "noncontrast",
     "portal": "portal_venous",
+    "venous": "portal_venous",
 }
 _EVENTS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 _SHOWN = 10
@@ -91,7 +92,11 @@ def open_table(path: Path, *, split_seed: int = 0) -> Table:
     wrong = [text for line in lines for text in line.wrong] + list(_between_rows(lines))
     if wrong:
         rest = f"\n... and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
-        raise ConfigError(f"the table has {len(wrong)} errors (its header is row 1):\n" + "\n".join(wrong[:_SHOWN]) + rest)
+        raise ConfigError(
+            f"the table has {len(wrong)} fault{'s' * (len(wrong) > 1)} (its header is row 1):\n"
+            + "\n".join(wrong[:_SHOWN])
+            + rest
+        )
     return Table(_grouped(_with_splits([line.case for line in lines], split_seed)), regions)
 
 
