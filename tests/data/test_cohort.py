@@ -9,6 +9,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from medvl.data.cohort import Cohort, PhantomCohort, build_phantom, describe, open_cohort, phantom_crop
+from medvl.errors import ConfigError
 from medvl.geometry import Geometry
 from medvl.imaging.phantom import render as rendering
 from medvl.imaging.phantom.render import COVERAGE_Z_MM, region_centers, render, scanner_geometry
@@ -45,6 +46,25 @@ def test_key_changes_with_everything_that_changes_the_crops() -> None:
     }
     assert len(keys) == 6
     assert PhantomCohort(11, 3, 4).key(CONTRACT) == COHORT.key(CONTRACT)
+
+
+def test_pictures_of_an_older_renderer_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = COHORT.key(CONTRACT)
+    monkeypatch.setattr("medvl.data.cohort.RENDER_VERSION", rendering.RENDER_VERSION + 1)
+    assert COHORT.key(CONTRACT) != before
+
+
+def test_an_unfinished_cohort_is_not_opened(tmp_path: Path) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    cohort = replace(COHORT, n=10)
+    with pytest.raises(KeyboardInterrupt):
+        build_phantom(tmp_path, cohort, CONTRACT, progress=stop)
+    with pytest.raises(ConfigError, match="2 of 10 rows"):
+        open_cohort(tmp_path / cohort.key(CONTRACT))
+    assert len(build_phantom(tmp_path, cohort, CONTRACT)) == 10
+    open_cohort(tmp_path / cohort.key(CONTRACT))
 
 
 def test_a_cohort_holds_every_patient_in_order(built: tuple[Path, Cohort]) -> None:
