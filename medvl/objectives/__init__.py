@@ -7,6 +7,7 @@ Every objective is a line below. It is here because importing any module of the 
 from medvl.objectives.anatomy_finding import Existence, PrototypeContrastive, RelationPrediction
 from medvl.objectives.attributes import Attributes
 from medvl.objectives.image_text import ImageTextContrastive
+from medvl.objectives.late_interaction import LateInteraction
 from medvl.objectives.marks import Marks
 from medvl.objectives.masked_image import MaskedImageModeling
 from medvl.objectives.pairs import Assertions, SigmoidPairwise
@@ -19,6 +20,7 @@ OBJECTIVES.update(
         "attributes": Attributes,
         "existence": Existence,
         "image_text_contrastive": ImageTextContrastive,
+        "late_interaction": LateInteraction,
         "marks": Marks,
         "masked_image_modeling": MaskedImageModeling,
         "prototype_contrastive": PrototypeContrastive,
