@@ -39,7 +39,7 @@ _MEASURE_LEADS = re.compile(
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(
-    r"\s*;\s*|(?<!compatible)(?<!consistent)(?<!keeping),? (?:and|plus|as well as|with) "
+    r"\s*;\s*(?![^()]*\))|(?<!compatible)(?<!consistent)(?<!keeping),? (?:and|plus|as well as|with) "
     r"(?=(?:an?|another|there|several|multiple|two|three) )",
     re.IGNORECASE,
 )

@@ -12,7 +12,9 @@ from medvl.text.ontology import phrases, table
 Where = Literal["left", "right", "both"]
 REGIONS = ("kidney_left", "kidney_right", "chest")
 _LIST_MARK = re.compile(r"^\s*(?:\(?\d{1,2}[.)]|[-*•])\s+")
-_ITEM = re.compile(r"(?:^|(?<=[\s.]))[\"“”•·]+(?:\s+|(?=[A-Z]))|(?<=[.!?])[\"”](?=\s|$)")  # quotes and bullets that open an item
+_ITEM = re.compile(  # quotes and bullets that open an item of an impression, or close one
+    r"(?:^|(?<=[\s.]))[\"“”•·]+(?:\s+|(?=[A-Z]))|(?<=[.!?])[\"”](?=\s|$)|(?<=\w)[\"”](?=\s+[A-Z])"
+)
 _SUBHEADER = re.compile(r"^([A-Z][\w ,/&()-]{2,40}):")
 _MEASURE = re.compile(r"\d")
 
