@@ -36,10 +36,13 @@ class Checkpoints:
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, tensors: Mapping[str, Tensor], state: State) -> None:
-        """Keep tensors and a JSON state that has `step`, and may name a file of best weights as `best_file`."""
+        """Keep tensors and a JSON state that has `step`, and may name a file of best weights as `best_file`.
+
+        With `finished` in the state nothing before is kept.
+        """
         name = f"checkpoint-{state['step']:08d}{'-final' if state.get('finished') else ''}.safetensors"
         entry = {"file": name, "sha256": self.write_tensors(name, tensors), "state": state}
-        before = [old for old in self._entries() if old["file"] != name][:1]
+        before = [] if state.get("finished") else [old for old in self._entries() if old["file"] != name][:1]
         _replace(self.folder / _INDEX, json.dumps({"options": self.binding, "entries": [entry, *before]}, indent=1).encode())
         self._tidy([entry, *before])
 
