@@ -59,7 +59,7 @@ def binary_attributes(ontology: Ontology) -> Iterator[tuple[str, str, Mapping[st
             yield key, "", rules
 
 
-def _allowed(key: str, ontology: Ontology) -> tuple[str, ...]:
+def allowed_at(key: str, ontology: Ontology) -> tuple[str, ...]:
     """Where an attribute can lie; empty for everywhere."""
     for name, side, rules in binary_attributes(ontology):
         if name == key:
@@ -70,7 +70,7 @@ def _allowed(key: str, ontology: Ontology) -> tuple[str, ...]:
 
 def home(key: str, ontology: Ontology) -> str:
     """Where an attribute stands when nothing is said of its place."""
-    allowed = _allowed(key, ontology)
+    allowed = allowed_at(key, ontology)
     return allowed[0] if allowed else next((p.key for p in ontology.anatomies if not p.terms), NOWHERE.key)
 
 
@@ -101,7 +101,7 @@ def places_of(clause: Said, ontology: Ontology) -> dict[str, str]:
 
 
 def _fits(place: str, name: str, ontology: Ontology) -> bool:
-    allowed = _allowed(name, ontology)
+    allowed = allowed_at(name, ontology)
     return not allowed or place in allowed
 
 

@@ -58,7 +58,8 @@ def provenance(extractor: Extractor, ontologies: Sequence[Ontology]) -> Provenan
 def settled(edges: Iterable[Edge], values: Mapping[str, Value], ontology: Ontology) -> dict[str, Value]:
     """Labels of one region from edges and from sizes, grades and classes, under the rules that text labels obey.
 
-    Present wins over uncertain, uncertain over absent; traits need a mass, and the size class follows from the size.
+    Present wins over uncertain, uncertain over absent; grades need a present finding, sizes one that is not absent, traits a
+    mass, and the size class follows from the size.
     """
     labels = extract_text("", ontology)
     rank = {UNMENTIONED: 0, ABSENT: 1, UNCERTAIN: 2, PRESENT: 3}
@@ -68,6 +69,10 @@ def settled(edges: Iterable[Edge], values: Mapping[str, Value], ontology: Ontolo
         if edge.finding in labels and rank[code] > rank[int(str(labels[edge.finding]))]:
             labels[edge.finding] = code
     labels |= {key: value for key, value in values.items() if key in labels and value is not None}
+    for key, finding in ontology.findings.items():
+        stated = {labels[name] for name in ontology.named(key)}
+        dropped = [] if PRESENT in stated else ["grade"] if UNCERTAIN in stated else ["grade", "size"]
+        labels |= {finding[extra]: None for extra in dropped if extra in finding}
     rules = ontology.attributes
     if rules:
         large, size = rules["large"], labels[rules["large"]["size"]]
