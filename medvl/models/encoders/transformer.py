@@ -65,10 +65,10 @@ def _small_half_on_cpu(query: Tensor) -> bool:
 
 
 def initialise(module: nn.Module) -> None:
-    """Truncated normal weights of deviation 0.02 and zero biases for every linear layer below `module`."""
+    """Xavier-uniform weights, as in He et al. 2022, and zero biases for every linear layer below `module`."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
 

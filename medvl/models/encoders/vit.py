@@ -102,7 +102,7 @@ class VisionTransformer(ImageEncoder):
         )
         self.norm = nn.LayerNorm(width)
         initialise(self)
-        nn.init.trunc_normal_(self.patch_weight, std=0.02)
+        nn.init.xavier_uniform_(self.patch_weight.detach().flatten(1))
         if self.class_token is not None:
             nn.init.trunc_normal_(self.class_token, std=0.02)
 
