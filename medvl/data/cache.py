@@ -13,6 +13,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -113,6 +114,9 @@ def fill_rows(
         progress: called with (rows finished by anyone, all rows).
         redo: which rows to make again, by their note.
         start: how worker processes start, such as ``"spawn"`` where `make` runs a network; None for the system's own way.
+
+    Raises:
+        ConfigError: a worker was killed, or the file system has no locks.
     """
     place.mkdir(parents=True, exist_ok=True)
     job = _Job(place, shape, make)
@@ -231,6 +235,8 @@ def _claim(file: BinaryIO, row: int, *, wait: bool = False) -> bool:
         fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, row)
     except (BlockingIOError, PermissionError):
         return False
+    except OSError as error:
+        raise ConfigError("the cache lies on a file system without locks; put it on another disk") from error
     return True
 
 
@@ -257,5 +263,11 @@ def _mapper(workers: int, start: str | None, job: _Job) -> Iterator[Callable[[Se
     if workers <= 1:
         yield partial(map, partial(_fill, job))
         return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context(start), _begin, (job,)) as pool:
-        yield partial(pool.map, _fill_in_worker)
+    try:
+        with ProcessPoolExecutor(workers, multiprocessing.get_context(start), _begin, (job,)) as pool:
+            yield partial(pool.map, _fill_in_worker)
+    except BrokenProcessPool as error:
+        raise ConfigError(
+            f"one of {workers} worker processes was ended from outside, often for want of memory; run again with fewer workers, "
+            "finished rows are kept"
+        ) from error

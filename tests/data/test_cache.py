@@ -1,6 +1,5 @@
 """Rows of crops on disk: whole or not there, whoever builds them and whenever they are killed."""
 
-import json
 import os
 import signal
 import subprocess
@@ -178,4 +177,35 @@ def test_repeated_kills_never_leave_a_flag_on_a_broken_row(tmp_path: Path) -> No
             np.testing.assert_array_equal(hu[row], _make(int(row)).hu)
     fill_rows(place, SHAPE, _make)
     _check(place)
-    assert json.dumps(sorted(set(np.load(place / "done.npy").tolist()))) == "[1, 2]"
+
+
+def test_rows_are_made_again_by_their_note(tmp_path: Path) -> None:
+    place, log = tmp_path / "rows", tmp_path / "log"
+    fill_rows(place, SHAPE, _make)
+    fill_rows(place, SHAPE, partial(_make, log=log), redo=lambda note: note.startswith("internal"))
+    assert _rows(log) == []
+    fill_rows(place, SHAPE, partial(_make, log=log), redo=lambda note: note.startswith("unreadable"))
+    assert sorted(_rows(log)) == [3, 10, 17]
+    _check(place)
+
+
+@pytest.mark.slow
+def test_workers_may_start_as_fresh_processes(tmp_path: Path) -> None:
+    fill_rows(tmp_path, SHAPE, _make, workers=2, start="spawn")
+    _check(tmp_path)
+
+
+def _make_until_killed(row: int) -> Row:
+    if row == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return _make(row)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_told_and_what_it_finished_is_kept(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="run again with fewer workers"):
+        fill_rows(tmp_path, SHAPE, _make_until_killed, workers=2, chunk=2)
+    done = np.load(tmp_path / "done.npy")
+    assert done[:16].sum() > 8 and done[20] == 0
+    fill_rows(tmp_path, SHAPE, _make, workers=2)
+    _check(tmp_path)
