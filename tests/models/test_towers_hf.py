@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -156,14 +157,19 @@ def test_length_limits(folder: Path) -> None:
         tower(folder, max_length=33)
 
 
-def test_roberta_positions_start_after_padding(tmp_path: Path) -> None:
-    """RoBERTa numbers positions from pad + 1, so 20 positions read 18 tokens; one more would be out of range."""
+def words_only(folder: Path) -> None:
+    """A tokenizer of one word, with the special tokens where RoBERTa has them."""
     base = Tokenizer(models.WordLevel({"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3, "mass": 4}, unk_token="<unk>"))
     base.pre_tokenizer = pre_tokenizers.Whitespace()
     base.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
     PreTrainedTokenizerFast(
         tokenizer_object=base, pad_token="<pad>", unk_token="<unk>", bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(tmp_path)
+    ).save_pretrained(folder)
+
+
+def test_roberta_positions_start_after_padding(tmp_path: Path) -> None:
+    """RoBERTa numbers positions from pad + 1, so 20 positions read 18 tokens; one more would be out of range."""
+    words_only(tmp_path)
     shape = RobertaConfig(
         vocab_size=5, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, max_position_embeddings=20
     )
@@ -172,3 +178,41 @@ def test_roberta_positions_start_after_padding(tmp_path: Path) -> None:
     found = made.tokenize(["mass " * 40, "mass"])
     assert found["ids"].shape == (2, 18) and int(found["ids"][1, -1]) == made.pad_id == 1
     torch.testing.assert_close(made(**found).pooled[1:], made(**made.tokenize(["mass"])).pooled)
+
+
+SMALL: dict[str, Any] = {"vocab_size": 5, "num_hidden_layers": 2, "num_attention_heads": 2, "pad_token_id": 1}
+ENCODERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "roberta": ("RobertaModel", {**SMALL, "hidden_size": 16, "intermediate_size": 8, "max_position_embeddings": 40}),
+    "modernbert": (
+        "ModernBertModel",
+        {
+            **SMALL,
+            "hidden_size": 16,
+            "intermediate_size": 8,
+            "bos_token_id": 0,
+            "eos_token_id": 2,
+            "cls_token_id": 0,
+            "sep_token_id": 2,
+        },
+    ),
+    "deberta-v2": ("DebertaV2Model", {**SMALL, "hidden_size": 16, "intermediate_size": 8, "relative_attention": True}),
+    "t5": ("T5ForConditionalGeneration", {"vocab_size": 5, "d_model": 16, "d_kv": 8, "d_ff": 8, "num_layers": 2, "num_heads": 2}),
+    "electra": ("ElectraModel", {**SMALL, "hidden_size": 16, "embedding_size": 8, "intermediate_size": 8}),
+}
+
+
+@pytest.mark.parametrize("kind", sorted(ENCODERS))
+def test_other_encoders_load_and_do_not_see_padding(tmp_path: Path, kind: str) -> None:
+    words_only(tmp_path)
+    model, shape = ENCODERS[kind]
+    torch.manual_seed(4)
+    made = getattr(transformers, model)(transformers.AutoConfig.for_model(kind, **shape))
+    with torch.no_grad():
+        for values in made.parameters():
+            values.normal_(0, 0.3)
+    made.save_pretrained(tmp_path)
+    found = tower(tmp_path)
+    together = found(**found.tokenize(["mass what", "mass mass mass mass what mass"], length=30)).pooled
+    assert together.shape == (2, found.width) == (2, 16)
+    assert not torch.allclose(together[0], together[1], atol=1e-3)
+    torch.testing.assert_close(together[:1], found(**found.tokenize(["mass what"])).pooled, atol=1e-4, rtol=1e-3)
