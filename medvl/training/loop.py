@@ -12,7 +12,7 @@ from medvl.training.distributed import open_world
 from medvl.training.loop_options import LoopOptions
 from medvl.training.optimiser import named_groups, pick
 from medvl.training.receipt import Meter, Receipt
-from medvl.training.shards import whole_tensors
+from medvl.training.shards import own_norms, whole_tensors
 from medvl.training.stage import Progress, Stage, named
 from medvl.training.stage_state import Interrupted, Signals, only
 from medvl.training.steps import Diverged
@@ -25,7 +25,7 @@ def fit(task: Task, options: LoopOptions, out: Path, progress: Progress) -> Rece
     """Train a task, or go on where a run with the same options stopped; a finished stage is only loaded.
 
     Args:
-        task: ends on the device it was trained on, with the last weights or, with `patience`, the best.
+        task: ends in evaluation mode on the device it was trained on, with the last weights or, with `patience`, the best.
         options: how.
         out: folder of the stage: checkpoints, `curves.jsonl`, `receipt.json`.
         progress: told steps done, steps in all and the values of each step, on the first rank.
@@ -40,7 +40,7 @@ def fit(task: Task, options: LoopOptions, out: Path, progress: Progress) -> Rece
     task.to(world.device)
     trained = pick(task, named_groups(task))
     devices = [world.device] if world.device.type == "cuda" else []
-    with torch.random.fork_rng(devices), only(task, trained), Signals() as signals:
+    with torch.random.fork_rng(devices), only(task, trained), own_norms(task), Signals() as signals:
         stage = Stage(task, options, out, world, keeper)
         kept = keeper.last()
         if kept is not None:
@@ -50,10 +50,11 @@ def fit(task: Task, options: LoopOptions, out: Path, progress: Progress) -> Rece
             stage.run(signals, progress)
             finish(stage, meter)
         stage.hand_over()
-        task.to(world.device)
+        task.to(world.device).eval()
         receipt = Receipt(**stage.state["receipt"])
         if world.leads:
             receipt.write(out / "receipt.json")
+        world.agree()
         return receipt
 
 

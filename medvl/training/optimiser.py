@@ -79,7 +79,7 @@ def set_rate(optimiser: torch.optim.Optimizer, share: float) -> float:
     """Set every group to a share of its peak; the largest rate."""
     for group in optimiser.param_groups:
         group["lr"] = group["peak"] * share
-    return max(group["lr"] for group in optimiser.param_groups)
+    return max(float(group["lr"]) for group in optimiser.param_groups)
 
 
 def moments(optimiser: torch.optim.Optimizer, names: Mapping[str, nn.Parameter]) -> dict[str, Tensor]:

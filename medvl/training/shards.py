@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -37,7 +38,9 @@ def hold(whole: nn.Module, world: World, options: LoopOptions) -> nn.Module:
         return whole
     world.alike([*whole.parameters(), *whole.buffers()])
     norms = any(isinstance(module, _BatchNorm) for module in whole.modules())
-    if norms and world.device.type != "cuda" and world.leads:
+    if norms and world.device.type == "cuda":
+        whole = nn.SyncBatchNorm.convert_sync_batchnorm(whole)
+    elif norms and world.leads:
         warnings.warn(
             "batch normalisation on processors uses the statistics of each rank's own samples, so the result differs from "
             "that of one process; on CUDA they are taken over all ranks",
@@ -49,6 +52,24 @@ def hold(whole: nn.Module, world: World, options: LoopOptions) -> nn.Module:
         return whole
     ids = [world.device] if world.device.type == "cuda" else None
     return DistributedDataParallel(whole, device_ids=ids, broadcast_buffers=False, find_unused_parameters=True)
+
+
+@contextmanager
+def own_norms(task: nn.Module) -> Iterator[None]:
+    """Put batch normalisations back that were exchanged for synchronised ones, which share their weights and statistics."""
+    norms = [
+        (parent, name, child)
+        for parent in task.modules()
+        for name, child in parent.named_children()
+        if isinstance(child, _BatchNorm)
+    ]
+    try:
+        yield
+    finally:
+        for parent, name, child in norms:
+            if getattr(parent, name) is not child:
+                child.train(getattr(parent, name).training)
+                setattr(parent, name, child)
 
 
 def by_hand(net: nn.Module, parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:

@@ -135,7 +135,7 @@ class Stage:
         self.optimiser.zero_grad()
         for buffer, before in zip(self.model.buffers(), buffers, strict=True):
             buffer.copy_(before)
-        return counter.get_total_flops()
+        return int(counter.get_total_flops())
 
     @property
     def out_of_patience(self) -> bool:

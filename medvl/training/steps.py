@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.parallel import DistributedDataParallel
 
 from medvl.errors import MedvlError
 from medvl.training.distributed import World
@@ -103,19 +104,19 @@ def _in_pieces(whole: Whole, plan: Plan, pieces: Sequence[Found], share: float, 
     loss, parts = whole("compare", plan, found)
     told = _checked(loss, parts, plan)
     (loss * share).backward()
-    grads = {key: found[key].grad[own[key]] * whole.world.size for key in own if found[key].grad is not None}
+    grads = {key: value.grad[own[key]] * whole.world.size for key, value in found.items() if value.grad is not None}
     done = dict.fromkeys(grads, 0)
     for i, piece in enumerate(pieces):
         again = whole("represent", plan, piece, first + i)
-        pairs = []
-        for key in grads.keys() & again.keys():
+        roots, cached = [], []
+        for key in sorted(grads.keys() & again.keys()):
             rows = slice(done[key], done[key] + counts[i][key])
             done[key] = rows.stop
             if again[key].requires_grad:
-                pairs.append((key, again[key], grads[key][rows]))
-        if pairs:
-            pairs.sort(key=lambda pair: pair[0])
-            torch.autograd.backward([pair[1] for pair in pairs], [pair[2] for pair in pairs])
+                roots.append(again[key])
+                cached.append(grads[key][rows])
+        if roots:
+            torch.autograd.backward(roots, cached)
     return told
 
 
@@ -140,7 +141,7 @@ def _still(task: nn.Module) -> Iterator[None]:
 
 def unsynced(net: nn.Module, *, wait: bool) -> Any:
     """A context in which a copied net keeps its gradients to itself, while more batches of the step are to come."""
-    return net.no_sync() if wait and hasattr(net, "no_sync") else nullcontext()
+    return net.no_sync() if wait and isinstance(net, DistributedDataParallel) else nullcontext()
 
 
 def _checked(loss: Tensor, parts: Mapping[str, float], plan: Plan) -> dict[str, float]:
