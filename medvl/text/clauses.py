@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from medvl.text.labels import _CLAUSE, Value, _read_clause, _Reading
+from medvl.text.labels import CLAUSE, Reading, Value, read_clause
 from medvl.text.ontology import Anatomy, Ontology, phrases
 from medvl.text.report import split_sentences
 from medvl.text.scope import ABSENT, implied_absent, mentions
@@ -36,11 +36,11 @@ class Said:
 
 def said(text: str, ontology: Ontology) -> Iterator[Said]:
     """Every clause of a text, in order; what a normal statement rules out comes as a clause without words."""
-    reading = _Reading()
+    reading = Reading()
     for number, sentence in enumerate(split_sentences(text)):
-        for words in _CLAUSE.split(sentence):
+        for words in CLAUSE.split(sentence):
             focus, reading = reading.focus, replace(reading, status={}, values={})
-            _read_clause(words, ontology, reading)
+            read_clause(words, ontology, reading)
             yield Said(number, words, reading.status, reading.values, None if mentions(words, ontology) else focus)
         keys = implied_absent(sentence, ontology)
         implied = [name for key in ontology.findings if key in keys for name in ontology.named(key)]

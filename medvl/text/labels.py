@@ -38,7 +38,7 @@ _MEASURE_LEADS = re.compile(
     r"(?:measur\w+|of|to|at|is|diameter|depth|thickness|size|spans?|[(,:])(?: (?:up|about|approximately|around|to))*\s*$",
     re.IGNORECASE,
 )
-_CLAUSE = re.compile(
+CLAUSE = re.compile(
     r"\s*;\s*(?![^()]*\))|(?<!compatible)(?<!consistent)(?<!keeping),? (?:and|plus|as well as|with) "
     r"(?=(?:an?|another|there|several|multiple|two|three) )",
     re.IGNORECASE,
@@ -46,7 +46,7 @@ _CLAUSE = re.compile(
 
 
 @dataclass
-class _Reading:
+class Reading:
     """What has been gathered of one region so far."""
 
     status: dict[str, int] = field(default_factory=dict)
@@ -55,6 +55,7 @@ class _Reading:
     elsewhere: set[str] = field(default_factory=set)
 
     def add(self, key: str, status: int) -> None:
+        """Present wins over uncertain, uncertain over absent."""
         rank = {UNMENTIONED: 0, ABSENT: 1, UNCERTAIN: 2, PRESENT: 3}
         if rank[status] > rank[self.status.get(key, UNMENTIONED)]:
             self.status[key] = status
@@ -77,12 +78,12 @@ def extract(report: StructuredReport, ontologies: Sequence[Ontology] | None = No
 
 def extract_text(text: str, ontology: Ontology) -> dict[str, Value]:
     """Attributes stated in the text of one region. See `extract` for the values."""
-    reading = _Reading()
+    reading = Reading()
     implied: set[str] = set()
     for sentence in split_sentences(text):
         implied |= implied_absent(sentence, ontology)
-        for clause in _CLAUSE.split(sentence):
-            _read_clause(clause, ontology, reading)
+        for clause in CLAUSE.split(sentence):
+            read_clause(clause, ontology, reading)
     for key in implied:
         for name in _sided(key, ontology):
             reading.add(name, ABSENT)
@@ -93,7 +94,7 @@ def _sided(key: str, ontology: Ontology) -> list[str]:
     return list(ontology.findings[key].get("sided", {"": key}).values())
 
 
-def _finish(reading: _Reading, ontology: Ontology) -> dict[str, Value]:
+def _finish(reading: Reading, ontology: Ontology) -> dict[str, Value]:
     """Every attribute, with what nobody mentioned filled in."""
     out: dict[str, Value] = {}
     for key, finding in ontology.findings.items():
@@ -114,13 +115,14 @@ def _finish(reading: _Reading, ontology: Ontology) -> dict[str, Value]:
 
 def clauses_of(text: str, ontology: Ontology) -> Iterator[tuple[str, list[Mention]]]:
     """Every clause of a text and its mentions that speak of their own organ."""
-    reading = _Reading()
+    reading = Reading()
     for sentence in split_sentences(text):
-        for clause in _CLAUSE.split(sentence):
+        for clause in CLAUSE.split(sentence):
             yield clause, _placed(clause, ontology, reading)
 
 
-def _read_clause(clause: str, ontology: Ontology, reading: _Reading) -> None:
+def read_clause(clause: str, ontology: Ontology, reading: Reading) -> None:
+    """Add what one clause states to a reading."""
     found = _placed(clause, ontology, reading)
     for mention in found:
         for name in _named(mention, clause, ontology):
@@ -136,7 +138,7 @@ def _read_clause(clause: str, ontology: Ontology, reading: _Reading) -> None:
         reading.focus = asserted[-1].finding
 
 
-def _placed(clause: str, ontology: Ontology, reading: _Reading) -> list[Mention]:
+def _placed(clause: str, ontology: Ontology, reading: Reading) -> list[Mention]:
     """The clause's mentions that speak of their own organ; what it names last is kept for the clauses after it."""
     found = [
         m
@@ -177,7 +179,7 @@ def measures(text: str) -> Iterator[tuple[int, int, float]]:
         yield match.start(), match.end(), round(max(numbers) * factor, 3)
 
 
-def _organ_measures(clause: str, ontology: Ontology, found: Sequence[Mention], reading: _Reading) -> set[int]:
+def _organ_measures(clause: str, ontology: Ontology, found: Sequence[Mention], reading: Reading) -> set[int]:
     """Lengths of the organ itself; returns where they start, so that no finding takes them."""
     used: set[int] = set()
     for key, rule in ontology.measures.items():
@@ -195,7 +197,7 @@ def _organ_measures(clause: str, ontology: Ontology, found: Sequence[Mention], r
     return used
 
 
-def _read_sizes(clause: str, asserted: Sequence[Mention], ontology: Ontology, reading: _Reading, used: set[int]) -> None:
+def _read_sizes(clause: str, asserted: Sequence[Mention], ontology: Ontology, reading: Reading, used: set[int]) -> None:
     """Give each remaining length to the finding it stands with."""
     for start, _, mm in measures(clause):
         owner = owner_of(clause, start, asserted)
@@ -220,7 +222,7 @@ def owner_of(clause: str, start: int, asserted: Sequence[Mention]) -> Mention | 
     return after[0] if after else None
 
 
-def _read_attributes(clause: str, found: Sequence[Mention], ontology: Ontology, reading: _Reading) -> None:
+def _read_attributes(clause: str, found: Sequence[Mention], ontology: Ontology, reading: Reading) -> None:
     """Traits of the finding that the ontology's `attributes` describe, in its own clause or in one that goes on about it."""
     rules = ontology.attributes
     if not rules:
