@@ -125,7 +125,11 @@ def error_class(key: str, text: str, wanted: bool, ontology: Ontology) -> str:
         named = [s for s in sentences if phrases(tuple(ontology.findings[key]["terms"])).search(s)]
         if not named:
             return "label without any of our words (synonym missing, or label from elsewhere)"
-        return "named, read as absent" if any(states[s] == ABSENT for s in named) else "named, put down to another place"
+        return (
+            "named, read as absent"
+            if any(states[s] == ABSENT for s in named)
+            else "named, in another place or in wording that is left out"
+        )
     stated = [s for s, state in states.items() if state in (PRESENT, UNCERTAIN)]
     if stated and all(states[s] == UNCERTAIN for s in stated):
         return "stated with doubt only"
