@@ -16,7 +16,7 @@ from medvl.models.streams import ConceptStreams, StreamsConfig
 from medvl.objectives.attributes import masked_cross_entropy
 
 GRID, N_TOKENS, WIDTH, CONCEPT, N_FINDINGS, N_ANATOMIES = (3, 4, 5), 60, 32, 24, 4, 3
-SETTINGS = {
+SETTINGS: dict[str, dict[str, object]] = {
     "as shipped": {},
     "gate: linear": {"gate": "linear"},
     "gate: none": {"gate": "none"},
