@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.parallel import DistributedDataParallel
 
-from medvl.errors import MedvlError
+from medvl.errors import ConfigError, MedvlError
 from medvl.training.distributed import World
 from medvl.training.loop_options import LoopOptions, derived_seed
 from medvl.training.task import Plan, Task
@@ -81,11 +81,19 @@ def backward(net: nn.Module, plan: Plan, inputs: Sequence[Mapping[str, Tensor]],
         The loss and its parts.
 
     Raises:
+        ConfigError: sharded ranks would not all have items.
         Diverged: the loss is not finite.
     """
     whole: Whole = net if isinstance(net, Whole) else net.module  # type: ignore[assignment]
     pieces = [whole.world.move(part) for part in inputs]
     first = whole.world.rank * len(pieces)
+    parts_in_all = whole.world.size * len(pieces)
+    few = {group: n for group, n in plan.sizes.items() if 0 < n < parts_in_all}
+    if few and whole.world.size > 1 and whole.options.parallel == "fsdp":
+        raise ConfigError(
+            f"batch {plan.step} has too few items ({few}) for {parts_in_all} parts, and sharded ranks must all run the same layers; "
+            "use fewer ranks or pieces, or parallel ddp"
+        )
     if len(pieces) > 1:
         return _in_pieces(whole, plan, pieces, share, first)
     loss, parts = net("both", plan, pieces[0], first)

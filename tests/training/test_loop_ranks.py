@@ -62,6 +62,7 @@ def same(one: Path, other: Path) -> None:
         {"parallel": "ddp", "accumulate": 2},
         {"parallel": "fsdp"},
         {"parallel": "fsdp", "pieces": 2},
+        {"parallel": "fsdp", "validate_every": 2, "patience": 3},
     ],
     ids=lambda change: "-".join(str(v) for v in change.values()),
 )
@@ -100,6 +101,12 @@ def test_fewer_items_than_ranks(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr[-3000:]
     fit(Toy(batch=1, statements=1), LoopOptions(**BASE), tmp_path / "one", no_progress)
     same(tmp_path / "one", tmp_path / "two")
+
+
+def test_sharded_ranks_without_items_are_refused(tmp_path: Path) -> None:
+    run = ranks(tmp_path, BASE | {"parallel": "fsdp"}, toy={"batch": 1, "statements": 1})
+    assert run.returncode != 0
+    assert "batch 0 has too few items" in run.stderr
 
 
 def test_killed_at_any_moment_it_learns_the_same(tmp_path: Path) -> None:
