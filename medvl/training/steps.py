@@ -87,19 +87,23 @@ def backward(net: nn.Module, plan: Plan, inputs: Sequence[Mapping[str, Tensor]],
     whole: Whole = net if isinstance(net, Whole) else net.module  # type: ignore[assignment]
     pieces = [whole.world.move(part) for part in inputs]
     first = whole.world.rank * len(pieces)
-    parts_in_all = whole.world.size * len(pieces)
-    few = {group: n for group, n in plan.sizes.items() if 0 < n < parts_in_all}
-    if few and whole.world.size > 1 and whole.options.parallel == "fsdp":
-        raise ConfigError(
-            f"batch {plan.step} has too few items ({few}) for {parts_in_all} parts, and sharded ranks must all run the same layers; "
-            "use fewer ranks or pieces, or parallel ddp"
-        )
+    _enough(whole, plan, whole.world.size * len(pieces))
     if len(pieces) > 1:
         return _in_pieces(whole, plan, pieces, share, first)
     loss, parts = net("both", plan, pieces[0], first)
     told = _checked(loss, parts, plan)
     (loss * share).backward()
     return told
+
+
+def _enough(whole: Whole, plan: Plan, parts: int) -> None:
+    """Sharded ranks wait for each other at every layer, so each needs items for all of them."""
+    few = {group: n for group, n in plan.sizes.items() if 0 < n < parts}
+    if few and whole.world.size > 1 and whole.options.parallel == "fsdp":
+        raise ConfigError(
+            f"batch {plan.step} has too few items ({few}) for {parts} parts, and sharded ranks must all run the same layers; "
+            "use fewer ranks or pieces, or parallel ddp"
+        )
 
 
 def _in_pieces(whole: Whole, plan: Plan, pieces: Sequence[Found], share: float, first: int) -> dict[str, float]:
