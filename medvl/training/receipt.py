@@ -8,9 +8,9 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -133,14 +133,13 @@ class Meter:
         if find_spec("pynvml") is None:
             self.notes["energy_j"] = "pynvml is not installed: pip install nvidia-ml-py"
             return None
-        import pynvml
-
+        nvml = import_module("pynvml")
         try:
-            pynvml.nvmlInit()
+            nvml.nvmlInit()
             uuid = f"GPU-{torch.cuda.get_device_properties(self.device).uuid}"
-            handle: Any = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
-        except pynvml.NVMLError as error:
+            handle = nvml.nvmlDeviceGetHandleByUUID(uuid)
+            return float(nvml.nvmlDeviceGetTotalEnergyConsumption(handle)) / 1000
+        except nvml.NVMLError as error:
             self.notes["energy_j"] = f"NVML: {error}"
             return None
 
