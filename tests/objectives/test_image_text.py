@@ -115,6 +115,22 @@ def test_contradicted_negatives_leave_out_what_labels_do_not_settle() -> None:
     assert loss.item() == pytest.approx(terms.sum() / B, rel=1e-5)
 
 
+def test_without_labels_own_and_equal_texts_stay_positive_and_the_rest_is_unknown() -> None:
+    what = _scene(np.full((4, 3), -1, np.int8), [7, 8, 7, 9])
+    agrees = build_objective("sigmoid_pairwise", {"negatives": "contradicted"}, SIZES).agrees(what, 4)
+    assert agrees.tolist() == [[1, -1, 1, -1], [-1, 1, -1, -1], [1, -1, 1, -1], [-1, -1, -1, 1]]
+
+
+def test_cosine_targets_fall_back_where_no_binary_attribute_is_known_even_if_others_are() -> None:
+    what = _scene(np.array([[-1, -1, -1], [1, 0, 1], [1, 0, -1]], np.int8), [0, 1, 2])
+    what.targets.classes[:] = 1
+    options = {"targets": "label_similarity", "hard_weight": 0.0, "target_temperature": 1.0}
+    forward, _ = build_objective("image_text_contrastive", {**options, "similarity": "cosine"}, SIZES).targets(what, CPU)
+    assert forward[0].tolist() == [1, 0, 0]
+    forward, _ = build_objective("image_text_contrastive", {**options, "similarity": "likeness"}, SIZES).targets(what, CPU)
+    assert forward[0].tolist() == pytest.approx([1 / 3] * 3)
+
+
 @pytest.mark.parametrize(("mode", "start"), [("exp", 1 / 0.07), ("raw", math.log(1 / 0.07))])
 def test_scale_starts_where_it_should_and_stays_in_bounds(mode: str, start: float) -> None:
     scale = Scale(1 / 0.07)
