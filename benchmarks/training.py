@@ -179,7 +179,7 @@ def _loss(name, theirs):
 
     def late(image, text):
         mask = torch.ones(text.shape[:2], dtype=torch.bool)
-        scores = best_matches(image, text, mask) if name.endswith("whole") else late_interaction(image, text, mask, 2**22)
+        scores = best_matches(image, text, mask) if name.endswith("whole") else late_interaction(image, text, mask, 2**20)
         return sum(score.mean() for score in scores)
 
     return late

@@ -49,8 +49,8 @@ class Block(nn.Module):
         query, key, value = (part.transpose(1, 2) for part in parts)
         dropout = self.dropout if self.training else 0.0
         if _small_half_on_cpu(query):
-            weights = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1).to(value.dtype)
-            mixed = functional.dropout(weights, dropout) @ value if dropout else weights @ value
+            weights: Tensor = (query * query.shape[-1] ** -0.5 @ key.transpose(-1, -2)).softmax(-1).to(value.dtype)
+            mixed: Tensor = (functional.dropout(weights, dropout) if dropout else weights) @ value
         else:
             mixed = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
         return mixed.transpose(1, 2).flatten(2)
