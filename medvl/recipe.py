@@ -5,10 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medvl.data.targets import KindTargets
 from medvl.errors import ConfigError
@@ -44,6 +44,7 @@ class StageConfig(_Strict):
             that is not the name itself.
         train: part to its factor on the learning rate: image, pool, image_projection, text, text_projection, streams,
             reconstruct, objectives. A part that is not named stays as it is.
+        steps: 0 leaves the stage out.
         batch: samples a step over all ranks; statements: single sentences drawn beside them, of each kind in the batch.
         images: ``pixels``, or ``cached`` pooled features, computed once before the stage.
         texts: ``live``, or for a text tower that does not move, ``cached`` states of `text_versions` sentence orders of each
@@ -57,8 +58,8 @@ class StageConfig(_Strict):
     """
 
     name: str
-    steps: int
-    batch: int
+    steps: int = Field(ge=0)
+    batch: int = Field(ge=1)
     learning_rate: float
     objectives: dict[str, dict[str, Any]]
     train: dict[str, float]
@@ -104,7 +105,16 @@ class LocaliseConfig(_Strict):
 
 
 class Recipe(_Strict):
-    """Everything that `medvl train` needs."""
+    """Everything that `medvl train` needs.
+
+    Args:
+        name: of the recipe and its bundle; summary: one line for the model card.
+        cohort: which phantoms, unless a table of studies is given; kinds: what regions may show; contract: how they are cut.
+        model: shapes of all parts; stages: what is trained, in order.
+        localise: training of the localiser, or `localiser_from`: a bundle whose localiser is taken; neither: no bundle is made.
+        statements: most single sentences kept a kind; survival_penalty: of the ridge Cox model; endpoint: what it predicts.
+        findings: list of questions; workers: processes that build cohorts.
+    """
 
     name: str
     summary: str
@@ -116,6 +126,7 @@ class Recipe(_Strict):
     stages: tuple[StageConfig, ...]
     localiser: LocaliserConfig = LocaliserConfig()
     localise: LocaliseConfig | None = None
+    localiser_from: str | None = None
     statements: int = 12_000
     survival_penalty: float = 0.02
     endpoint: str = "overall survival (phantom)"
@@ -205,9 +216,9 @@ def _keys(model: type[BaseModel]) -> set[str]:
     found: set[str] = set()
     for name, field in model.model_fields.items():
         found.add(name)
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            found |= _keys(inner)
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                found |= _keys(inner)
     return found
 
 

@@ -162,7 +162,9 @@ def view(
 
 @app.command(
     epilog=_examples(
-        "medvl train phantom-demo --out runs/first", "medvl train recipe.yaml --out runs/longer --set attributes.steps=6000"
+        "medvl train renalclip-small --out runs/first",
+        "medvl train cardiac-clip-small --out runs/longer --set stages.masked.steps=6000",
+        "medvl train medslip-small --out runs/ours --table studies.csv",
     )
 )
 def train(
@@ -171,12 +173,20 @@ def train(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key; may be repeated.")
     ] = None,
+    table: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Studies and reports to learn from, instead of the recipe's phantoms.")
+    ] = None,
+    places: Annotated[
+        str | None, typer.Option(metavar="BUNDLE", help="Bundle whose localiser finds regions in the table's scans.")
+    ] = None,
 ) -> None:
-    """Train a bundle as a recipe says."""
+    """Train as a recipe says, stage by stage; run again, it goes on where it stopped."""
     _well_formed(overrides or [])
+    if table is not None:
+        _existing(table)
     from . import train as verb
 
-    raise typer.Exit(verb.run(config, out, overrides or []))
+    raise typer.Exit(verb.run(config, out, overrides or [], table, places))
 
 
 @app.command(

@@ -27,6 +27,12 @@ _REGIONS = [
     {"name": name, "grid_dhw": list(GRID), "spacing_mm": spacing, "windows_hu": _WINDOWS}
     for name, spacing in (("kidney_left", [4.5, 4.5, 4.0]), ("kidney_right", [4.5, 4.5, 4.0]), ("chest", [7.0, 7.0, 7.0]))
 ]
+
+
+def _short(stage: str, **changes: int) -> dict[str, Any]:
+    return {f"stages.{stage}.{key}": value for key, value in {**changes, "warmup": 1}.items()}
+
+
 _CHANGES: dict[str, Any] = {
     "cohort.n_train": 24,
     "cohort.n_validation": 40,
@@ -43,14 +49,12 @@ _CHANGES: dict[str, Any] = {
     "model.text": {"vocab_size": 400, "hidden_size": 32, "layers": 1, "heads": 2, "intermediate_size": 32, "max_length": 144},
     "model.embed_dim": 16,
     "localiser": {"channels": [4, 8, 8], "spacing_mm": 12.0, "min_confidence": 0.0},
-    "localiser_scans": 3,
-    "localise": {"steps": 2, "batch": 2, "learning_rate": 0.003, "warmup": 1},
-    "attributes": {"steps": 3, "batch": 12, "learning_rate": 0.002, "warmup": 1},
-    "text": {"steps": 3, "batch": 16, "learning_rate": 0.001, "warmup": 1},
-    "align.frozen": {"steps": 3, "batch": 16, "learning_rate": 0.001, "warmup": 1},
-    "align.joint": {"steps": 2, "batch": 8, "learning_rate": 0.0005, "warmup": 1},
-    "align.statements": {"steps": 2, "batch": 8, "learning_rate": 0.0005, "warmup": 1},
-    "align.n_statements": 16,
+    "localise": {"scans": 3, "steps": 2, "batch": 2, "learning_rate": 0.003, "warmup": 1},
+    **_short("attributes", steps=3, batch=12),
+    **_short("text", steps=3, batch=8, statements=8),
+    **_short("align_frozen", steps=3, batch=16, statements=16),
+    **_short("align_joint", steps=2, batch=8, statements=16),
+    **_short("align_statements", steps=2, batch=8, statements=16),
     "statements": 200,
     "workers": 1,
 }

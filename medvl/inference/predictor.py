@@ -25,7 +25,6 @@ from medvl.models.bundle import Bundle
 from medvl.models.clip import RegionClip
 from medvl.models.config import ClipConfig, LocaliserConfig
 from medvl.models.localiser import Localiser, Place
-from medvl.models.text_encoder import encode, prepare
 from medvl.records import Reason, Volume
 from medvl.text.prompts import Finding, load_findings
 
@@ -89,7 +88,8 @@ class Predictor:
         self.given = dict(given or {})
         self.kinds: dict[str, tuple[str, ...]] = {k: tuple(v) for k, v in shapes["kinds"].items()}
         weights = bundle.tensors("weights.safetensors")
-        self.clip = RegionClip(ClipConfig.model_validate(shapes["clip"]), int(shapes["vocab_size"]))
+        tokenizer = Tokenizer.from_str(bundle.text("tokenizer.json"))
+        self.clip = RegionClip(ClipConfig.model_validate(shapes["clip"]), tokenizer)
         self.clip.load_state_dict({k[5:]: v for k, v in weights.items() if k.startswith("clip.")})
         self.clip.eval().to(self.device)
         self.localiser = Localiser(LocaliserConfig.model_validate(shapes["localiser"]))
@@ -99,7 +99,9 @@ class Predictor:
         self.bank = bundle.tensors("bank.safetensors")
         self.calibration = {k: Calibration(**v) for k, v in bundle.values("calibration.json").items()}
         self.familiarity = _familiarity(bundle)
-        self.survival = SurvivalModel.from_json(bundle.values("survival.json"))
+        self.survival = (
+            SurvivalModel.from_json(bundle.values("survival.json")) if "survival.json" in bundle.manifest["files"] else None
+        )
 
     def kind_of(self, region: str) -> str:
         """The kind a region belongs to."""
@@ -122,9 +124,8 @@ class Predictor:
         clock.lap("encode")
         findings = self._answer(regions, explain)
         clock.lap("score and explain")
-        risk = self.survival.estimate(
-            {n: r.embedding for n, r in regions.items() if r.embedding is not None and not r.reasons}, age_years
-        )
+        known = {n: r.embedding for n, r in regions.items() if r.embedding is not None and not r.reasons}
+        risk = self.survival.estimate(known, age_years) if self.survival else None
         return CaseResult(regions, findings, risk, clock.laps)
 
     def _region(self, volume: Volume, name: str, place: Place) -> RegionResult:
@@ -184,10 +185,9 @@ class Predictor:
 
     def embed_texts(self, texts: list[str]) -> Tensor:
         """(N, E) unit embeddings of free texts."""
-        tokenizer = prepare(Tokenizer.from_str(self.bundle.text("tokenizer.json")), self.clip.config.text.max_length)
         with torch.no_grad():
             parts = [
-                self.clip.embed_text(*(t.to(self.device) for t in encode(tokenizer, texts[i : i + 64])))
+                self.clip.embed_text(*(t.to(self.device) for t in self.clip.tokenize(texts[i : i + 64])))
                 for i in range(0, len(texts), 64)
             ]
         return torch.cat(parts).cpu()

@@ -15,22 +15,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from medvl import __version__
+from medvl.errors import ConfigError
 from medvl.evaluation.calibration import Calibration, calibrate
 from medvl.evaluation.metrics import auroc
 from medvl.evaluation.outliers import Familiarity, fit
 from medvl.evaluation.survival import SurvivalModel, fit_survival
 from medvl.evaluation.zeroshot import answered, prompt_bank
 from medvl.models.bundle import Bundle, seal
-from medvl.errors import ConfigError
 from medvl.models.clip import RegionClip
 from medvl.models.config import ClipConfig
 from medvl.models.localiser import Localiser
 from medvl.text.prompts import FindingList
 from medvl.training.features import embed_texts, pooled_features
 from medvl.training.measure import by_patient
+from medvl.training.recipe_stage import Trained
 from medvl.training.run import Workspace, stage_folder
 from medvl.training.samples import KindData, ages_and_outcomes
-from medvl.training.recipe_stage import Trained
 
 MIN_EVENTS = 10
 Rows = list[tuple[str, Mapping[str, Any], Tensor]]
@@ -82,9 +82,7 @@ def calibrations(
     return out, scores
 
 
-def survival_of(
-    work: Workspace, units: Mapping[str, Tensor], validation_units: Mapping[str, Tensor]
-) -> SurvivalModel | None:
+def survival_of(work: Workspace, units: Mapping[str, Tensor], validation_units: Mapping[str, Tensor]) -> SurvivalModel | None:
     """Fit on training patients; percentiles refer to validation patients. None where fewer than ten events are known."""
     cohort = next(iter(work.train.values())).cohort
     ages, time, event = ages_and_outcomes(cohort.cases)

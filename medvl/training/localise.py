@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from medvl.errors import ConfigError
-
 from medvl.geometry import Geometry
 from medvl.imaging.phantom.render import region_centers, render, scanner_geometry
 from medvl.imaging.phantom.sample import sample_patient
 from medvl.imaging.resample import resample
+from medvl.models.bundle import open_bundle
 from medvl.models.config import LocaliserConfig
 from medvl.models.localiser import Localiser, coarse_geometry
 from medvl.recipe import Recipe, as_plain
@@ -136,6 +136,15 @@ def localise_stage(recipe: Recipe, stages: Path, progress: Callable[[int, int, M
     fit(LocaliseTask(model, scans, config.batch, recipe.seed), options, folder, progress)
     keep(model, folder)
     return model
+
+
+def from_bundle(folder: Path) -> Localiser:
+    """The localiser of a bundle."""
+    bundle = open_bundle(folder)
+    model = Localiser(LocaliserConfig.model_validate(bundle.values("model.json")["localiser"]))
+    weights = bundle.tensors("weights.safetensors")
+    model.load_state_dict({k.removeprefix("localiser."): v for k, v in weights.items() if k.startswith("localiser.")})
+    return model.eval()
 
 
 def _cut(

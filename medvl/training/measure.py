@@ -17,14 +17,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from medvl.data.targets import KindTargets
+from medvl.evaluation.grounding import pointing
 from medvl.evaluation.metrics import auroc, bootstrap, concordance, median_rank, recall_at
 from medvl.evaluation.phantom_truth import patient_of, truth_of
 from medvl.evaluation.survival import fit_survival
-from medvl.evaluation.zeroshot import prompt_bank
+from medvl.evaluation.zeroshot import label_of, prompt_bank
+from medvl.models.streams import grounding_map
 from medvl.models.system import System
 from medvl.text.prompts import Finding, FindingList
 from medvl.text.relations import Concepts, existence
-from medvl.training.features import embed_texts, represented
+from medvl.training.batches import to_pixels
+from medvl.training.features import embed_texts, pooled_features, represented
+from medvl.training.recipe_stage import Trained
 from medvl.training.samples import KindData, ages_and_outcomes
 
 GALLERY = 200
@@ -35,10 +40,11 @@ class Reader:
     """A trained system with what it is asked.
 
     Args:
-        system: trained; kinds: training samples, for priors and the survival model; findings: questions; concepts: of streams.
+        system: trained; kinds: regions by kind; findings: questions; concepts: of streams.
     """
 
     system: System
+    kinds: Mapping[str, KindTargets]
     findings: FindingList
     concepts: Concepts
 
@@ -50,10 +56,8 @@ class Reader:
     @cached_property
     def bank(self) -> dict[str, Tensor]:
         """``finding@region`` to its present and absent prompts (2, E)."""
-        kinds = {name: kind.regions for name, kind in self._kinds.items()}
+        kinds = {name: kind.regions for name, kind in self.kinds.items()}
         return prompt_bank(self.findings, kinds, lambda texts: embed_texts(self.system.clip, texts))
-
-    _kinds: Mapping[str, Any]
 
     def column(self, finding: Finding) -> int:
         """The finding's place among the concepts."""
@@ -65,6 +69,22 @@ class Reader:
             return represented(self.system, part, frozenset({"image"}))["image"]
         found = represented(self.system, part, frozenset({"finding_logits", "anatomy_logits"}))
         return torch.cat([_odds(found["finding_logits"]), _odds(found["anatomy_logits"])], 1)
+
+    @torch.no_grad()
+    def heat(self, finding: Finding, part: KindData, rows: NDArray[np.int64]) -> Tensor:
+        """(n, D, H, W) evidence for a finding in rows of one region, brought from tokens to the grid of the crops."""
+        crops = part.crops(rows)
+        pixels, kind = to_pixels(crops, part.windows_hu), torch.full((len(rows),), part.index)
+        if self.streams:
+            encoded = self.system.clip.image(pixels)
+            found = self.system.represent({"pixels": pixels, "kind": kind}, frozenset({"finding_attention"}))
+            shown = found["finding_attention"][:, :, self.column(finding)]
+            maps = torch.stack([grounding_map(attention, encoded.grid) for attention in shown])[:, None]
+        else:
+            region = part.cohort.regions[int(part.texts.columns[rows[0]])]
+            pair = self.bank[f"{finding.key}@{region}"]
+            maps = self.system.clip.contributions(pixels, kind, (pair[0] - pair[1])[None])[1]
+        return functional.interpolate(maps.float(), size=crops.shape[1:], mode="trilinear")[:, 0]
 
     def margins(self, finding: Finding, regions: Sequence[str], features: Tensor) -> NDArray[np.float64]:
         """(N,) scores of a finding for rows with those region names."""
@@ -197,6 +217,48 @@ def survival_table(
     return {"n": len(usable), "events": int(e.sum()), "c_index": value, "ci": [round(v, 4) for v in interval]}
 
 
+def pointing_table(
+    reader: Reader, data: Mapping[str, KindData], masks: NDArray[np.uint8], draws: int, most: int = 150
+) -> dict[str, Any]:
+    """How often the highest point of the evidence lies in the lesion, over findings whose place is known, and by chance.
+
+    Args:
+        reader: what is asked.
+        data: of whom.
+        masks: (N, R, D, H, W) bits of the kinds' `marks` on the grid of the crops.
+        draws: of the bootstrap by patient.
+        most: crops of each finding and region.
+    """
+    hits: list[tuple[str, int, float, float]] = []
+    for finding in reader.findings.findings:
+        part = data[finding.region]
+        if finding.truth not in part.kind.marks or finding.given is not None:
+            continue
+        bit = part.kind.marks.index(finding.truth)
+        for column in sorted(set(part.texts.columns.tolist())):
+            rows = np.flatnonzero(part.texts.columns == column)
+            shown = masks[part.texts.rows[rows], column] >> bit & 1
+            chosen = np.flatnonzero(shown.any(axis=(1, 2, 3)))[:most]
+            for start in range(0, len(chosen), 32):
+                batch = chosen[start : start + 32]
+                for heat, i in zip(reader.heat(finding, part, rows[batch]), batch, strict=True):
+                    hit = pointing(heat.numpy(), shown[i])
+                    hits.append((finding.key, int(part.texts.rows[rows[i]]), hit, float(shown[i].mean())))
+    out = {}
+    for name in ("all", *sorted({h[0] for h in hits})):
+        mine = [h for h in hits if name in ("all", h[0])]
+        rate = np.array([h[2] for h in mine])
+        interval = bootstrap(lambda i, r=rate: float(r[i].mean()), [h[1] for h in mine], n=draws) if draws else ()
+        chance = round(float(np.mean([h[3] for h in mine])), 4)
+        out[name] = {
+            "n": len(mine),
+            "rate": round(float(rate.mean()), 4),
+            "ci": [round(v, 4) for v in interval],
+            "chance": chance,
+        }
+    return out
+
+
 def by_patient(data: Mapping[str, KindData], features: Mapping[str, Tensor]) -> list[dict[str, NDArray[np.float32]]]:
     """Of every patient of the cohort, features by region."""
     cohort = next(iter(data.values())).cohort
@@ -205,3 +267,37 @@ def by_patient(data: Mapping[str, KindData], features: Mapping[str, Tensor]) -> 
         for i, (r, c) in enumerate(zip(part.texts.rows, part.texts.columns, strict=True)):
             out[int(r)][cohort.regions[int(c)]] = features[name][i].numpy()
     return out
+
+
+def mean_auroc(table: Mapping[str, Mapping[str, Any]]) -> float:
+    """Mean over findings."""
+    return float(np.mean([row["auroc"] for row in table.values()]))
+
+
+def report_auroc(reader: Reader, data: Mapping[str, KindData]) -> float:
+    """Mean AUROC of all findings against what the reports state, for cohorts of any origin; NaN where none can be measured."""
+    features = {name: reader.features(part) for name, part in data.items()}
+    scores = []
+    for finding in reader.findings.findings:
+        part = data[finding.region]
+        regions = [part.cohort.regions[int(c)] for c in part.texts.columns]
+        rows = zip(part.texts.rows, regions, strict=True)
+        said = [label_of(finding, part.cohort.cases[int(r)]["labels"][region], reader.findings) for r, region in rows]
+        known = np.array([s is not None for s in said])
+        labels = np.array([s for s in said if s is not None])
+        if len(set(labels.tolist())) == 2:
+            scores.append(auroc(labels, reader.margins(finding, regions, features[finding.region])[known]))
+    return float(np.mean(scores)) if scores else float("nan")
+
+
+def attribute_auroc(trained: Trained, data: Mapping[str, KindData]) -> float:
+    """Mean AUROC of the attribute heads against what the reports state."""
+    heads, scores = trained.objectives["attributes"].heads, []
+    for name, part in data.items():
+        logits = heads[name](pooled_features(trained.system.clip, part))[0].detach().numpy()  # type: ignore[index,operator]
+        for k in range(logits.shape[1]):
+            labels = part.texts.targets.binary[:, k]
+            known = labels >= 0
+            if len(set(labels[known].tolist())) == 2:
+                scores.append(auroc(labels[known], logits[known, k]))
+    return float(np.mean(scores)) if scores else float("nan")

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ from medvl.data.statements import Statements, ontology_of, statements
 from medvl.models.system import System
 from medvl.models.tokenizer import train_tokenizer
 from medvl.recipe import Recipe, StageConfig, as_plain
+from medvl.text.prompts import FindingList
 from medvl.text.relations import Concepts, concepts
 from medvl.training.features import pooled_features, text_states, text_versions
 from medvl.training.kept import keep, take
 from medvl.training.loop import LoopOptions, fit
-from medvl.training.samples import KindData, kind_data
+from medvl.training.measure import Reader, attribute_auroc, report_auroc
 from medvl.training.recipe_stage import RecipeTask, StageData, Trained
+from medvl.training.samples import KindData, kind_data
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 SCHEMA = 2
@@ -53,6 +56,7 @@ class Workspace:
     concepts: Concepts
     tokenizer: Tokenizer
     progress: Progress
+    findings: FindingList
 
 
 def phantom_cohorts(recipe: Recipe, cache: Path, progress: Progress, names: tuple[str, ...]) -> dict[str, Cohort]:
@@ -77,6 +81,7 @@ def open_workspace(
     out: Path,
     cache: Path,
     progress: Progress,
+    findings: FindingList,
     *,
     stages: Path | None = None,
     given: Mapping[str, Cohort] | None = None,
@@ -84,8 +89,11 @@ def open_workspace(
     """Build or open everything the stages read.
 
     Args:
-        recipe: what to train; out: folder of the run; cache: where phantom cohorts lie.
+        recipe: what to train.
+        out: folder of the run.
+        cache: where phantom cohorts lie.
         progress: told of every step.
+        findings: what is asked on validation patients.
         stages: folder of finished stages, to share them between runs that begin alike.
         given: train and validation cohorts from elsewhere, such as a table; without them phantoms are made.
     """
@@ -107,6 +115,7 @@ def open_workspace(
         concepts([ontology_of(kind) for kind in recipe.kinds.values()]),
         _tokenizer(stages or out / "stages", recipe, key, data["train"]),
         progress,
+        findings,
     )
 
 
@@ -168,6 +177,8 @@ def run_stages(work: Workspace) -> Trained:
         torch.manual_seed(work.recipe.seed + 1000 * (index + 1))  # for layers that objectives add
         for name, options in stage.objectives.items():
             trained.objective(name, options)
+        if stage.steps == 0:
+            continue
         folder = stage_folder(work, index)
         if not take(trained, folder):
             _train(work, trained, stage, folder)
@@ -180,7 +191,12 @@ def _train(work: Workspace, trained: Trained, stage: StageConfig, folder: Path) 
         known = work.concepts
         trained.system.fill_banks({c.key: c.prompt for c in known.anatomies}, {c.key: c.prompt for c in known.findings})
     task = RecipeTask(trained, stage, work.recipe.seed, _stage_data(work, trained, stage), _validation(work, trained, stage))
-    fit(task, loop_options(stage, work.recipe.seed), folder, lambda done, total, told: work.progress(stage.name, done, total, told))
+    fit(
+        task,
+        loop_options(stage, work.recipe.seed),
+        folder,
+        lambda done, total, told: work.progress(stage.name, done, total, told),
+    )
 
 
 def _stage_data(work: Workspace, trained: Trained, stage: StageConfig) -> StageData:
@@ -205,11 +221,13 @@ def _stage_data(work: Workspace, trained: Trained, stage: StageConfig) -> StageD
 
 
 def _validation(work: Workspace, trained: Trained, stage: StageConfig) -> Callable[[], dict[str, float]] | None:
+    """Mean AUROC on validation patients: of the heads where the stage trains attributes, else of zero-shot answers."""
     if stage.validate_every is None:
         return None
-    from medvl.training.measure import validation_score
-
-    return lambda: validation_score(work, trained, stage)
+    if "attributes" in stage.objectives and "image_projection" not in stage.train:
+        return lambda: {"attribute_auroc": attribute_auroc(trained, work.validation)}
+    reader = lambda: Reader(trained.system, work.recipe.kinds, work.findings, work.concepts)  # noqa: E731 - banks change
+    return lambda: {"auroc": report_auroc(reader(), work.validation)}
 
 
 def loop_options(stage: StageConfig, seed: int) -> LoopOptions:

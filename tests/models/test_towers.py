@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from medvl.models.clip import RegionClip
 from medvl.models.config import ClipConfig, ImageTowerConfig, TextTowerConfig
-from medvl.models.text_encoder import encode, prepare, train_tokenizer
+from medvl.models.tokenizer import train_tokenizer
 
 CORPUS = ["A Mass of 42 mm in the left kidney.", "No hydronephrosis.", "The right kidney measures 108 mm."] * 3
 
@@ -17,7 +17,7 @@ def model() -> RegionClip:
     torch.manual_seed(3)
     image = ImageTowerConfig(widths=(8, 8, 12, 12), token_dim=16, value_dim=4, n_queries=3, peak_dim=8)
     text = TextTowerConfig(vocab_size=100, hidden_size=16, layers=2, heads=2, intermediate_size=24, max_length=40)
-    made = RegionClip(ClipConfig(image=image, text=text, embed_dim=10), 100)
+    made = RegionClip(ClipConfig(image=image, text=text, embed_dim=10), train_tokenizer(CORPUS, 100))
     with torch.no_grad():
         for name, values in made.named_parameters():
             if name.endswith("bias"):
@@ -65,21 +65,20 @@ def test_kinds_have_their_own_projection_and_queries(model: RegionClip) -> None:
 
 
 def test_padding_does_not_change_a_text(model: RegionClip) -> None:
-    tokenizer = prepare(train_tokenizer(CORPUS, 100), 40)
     short, long = "No hydronephrosis.", "A mass of 42 mm in the left kidney. The right kidney measures 108 mm."
     with torch.no_grad():
-        alone = model.embed_text(*encode(tokenizer, [short]))
-        ids, mask = encode(tokenizer, [short, long])
+        alone = model.embed_text(*model.tokenize([short]))
+        ids, mask = model.tokenize([short, long])
         together = model.embed_text(ids, mask)
     assert int(mask[0].sum()) < ids.shape[1]
     torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(together.norm(dim=1), torch.ones(2))
 
 
-def test_tokenizer_lowers_case_and_cuts_long_texts() -> None:
-    tokenizer = prepare(train_tokenizer(CORPUS, 100), 12)
+def test_tokenizer_lowers_case_and_long_texts_are_cut(model: RegionClip) -> None:
+    tokenizer = train_tokenizer(CORPUS, 100)
     assert tokenizer.encode("LEFT Kidney").ids == tokenizer.encode("left kidney").ids
     assert tokenizer.encode("left kidney").ids != tokenizer.encode("right kidney").ids
     assert tokenizer.encode("left kidney").tokens[0] == "[CLS]"
-    ids, mask = encode(tokenizer, ["left kidney " * 30])
-    assert ids.shape == mask.shape == (1, 12)
+    ids, mask = model.tokenize(["left kidney " * 60])
+    assert ids.shape == mask.shape == (1, 40)

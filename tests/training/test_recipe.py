@@ -13,10 +13,12 @@ BUILT_IN = recipe_file("phantom-demo")
 
 
 def test_overrides_change_their_key_and_no_other() -> None:
-    plain, changed = (as_plain(load_recipe(BUILT_IN, words)) for words in ([], ["align.joint.steps=7", "seed=3"]))
-    assert changed["align"]["joint"]["steps"] == 7
+    plain, changed = (as_plain(load_recipe(BUILT_IN, words)) for words in ([], ["stages.align_joint.steps=7", "seed=3"]))
+    names = [stage["name"] for stage in plain["stages"]]
+    joint = names.index("align_joint")
+    assert changed["stages"][joint]["steps"] == 7
     assert changed["seed"] == 3
-    changed["align"]["joint"]["steps"], changed["seed"] = plain["align"]["joint"]["steps"], plain["seed"]
+    changed["stages"][joint]["steps"], changed["seed"] = plain["stages"][joint]["steps"], plain["seed"]
     assert changed == plain
 
 
@@ -30,8 +32,8 @@ def test_overrides_may_hold_lists_and_groups() -> None:
 @pytest.mark.parametrize(
     ("override", "place", "nearest"),
     [
-        ("atributes.steps=5", "atributes", "attributes"),
-        ("align.hard_wieght=0.1", "align.hard_wieght", "hard_weight"),
+        ("localsie.steps=5", "localsie", "localise"),
+        ("stages.text.stepps=5", "stages.1.stepps", "steps"),
         ("cohort.n_trian=5", "cohort.n_trian", "n_train"),
     ],
 )
@@ -43,7 +45,12 @@ def test_unknown_key_names_the_nearest(override: str, place: str, nearest: str) 
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("attributes.steps=many", "attributes.steps.*many"),
+        ("stages.attributes.steps=many", "stages.0.steps.*many"),
+        ("stages.atributes.steps=5", "did you mean attributes"),
+        ("stages.text.train={txt: 1.0}", "txt.*known parts"),
+        ("stages.text.objectives={text_atributes: {}}", "did you mean text_attributes"),
+        ("stages.text.objectives={text_attributes: {wieght: 2}}", "wieght.*known: .*weight"),
+        ("model.image.kinds=[kidney]", "kidney"),
         ("model.text.pooling=last", "model.text.pooling.*last"),
         ("seed.of.all=1", "seed is a value"),
         ("no sign", "key=value"),
