@@ -203,3 +203,10 @@ def test_assertions_start_where_the_demo_model_started() -> None:
     logits = math.exp(2.3) * same - 2.0
     terms = [np.logaddexp(0, -logits)[agrees == 1].mean(), np.logaddexp(0, logits)[agrees == 0].mean()]
     assert objective(given, known).item() == pytest.approx(np.mean(terms), rel=1e-5)
+
+
+def test_what_is_to_be_reconstructed_takes_no_gradient() -> None:
+    given = {k: v.requires_grad_() for k, v in found().items() if k.startswith("reconstruction")}
+    build_objective("masked_image_modeling", {}, SIZES)(given, scene()).backward()
+    assert given["reconstruction"].grad is not None
+    assert given["reconstruction_target"].grad is None
