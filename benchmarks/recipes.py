@@ -44,7 +44,7 @@ CONDITIONS: dict[str, tuple[str, list[str]]] = {
         [
             "model.image.options.detach_shortcut=true",
             "stages.attributes.objectives.attributes={form: release}",
-            f"{PAIRS}={{scale_mode: raw, duplicates_as_positives: false}}",
+            f"{PAIRS}={{duplicates_as_positives: false}}",
         ],
     ),
     "RenalCLIP, sentences that no image can show dropped": (R, ["stages.align.visible_only=true"]),

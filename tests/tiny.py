@@ -43,7 +43,7 @@ _CHANGES: dict[str, Any] = {
         "token_dim": 16,
         "value_dim": 4,
         "n_queries": 3,
-        "peak_dim": 8,
+        "peak_dim": 12,
         "kinds": ["kidney", "chest"],
     },
     "model.text": {"vocab_size": 400, "hidden_size": 32, "layers": 1, "heads": 2, "intermediate_size": 32, "max_length": 144},

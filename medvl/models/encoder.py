@@ -10,6 +10,7 @@ from torch.nn import functional
 from medvl.models.config import ImageTowerConfig
 from medvl.models.encoders.base import Encoded, ImageEncoder
 from medvl.models.encoders.registry import build_encoder
+from medvl.models.encoders.resnet import run_stage
 
 
 class RegionResNet(ImageEncoder):
@@ -46,8 +47,8 @@ class RegionResNet(ImageEncoder):
         trunk = self.trunk
         x = trunk.act(trunk.bn1(trunk.conv1(pixels * 2 - 1)))
         fine = trunk.layer2(trunk.layer1(x))
-        middle = trunk.layer3(fine)
-        coarse = trunk.layer4(middle)
+        middle = run_stage(trunk.layer3, fine)
+        coarse = run_stage(trunk.layer4, middle)
         size = fine.shape[2:]
         fused = self.lateral[0](fine)
         for lateral, stage in zip(list(self.lateral)[1:], (middle, coarse), strict=True):

@@ -75,6 +75,8 @@ class System(nn.Module):
             self.reconstruct = MaskedAutoencoder(self.clip.image, config.reconstruct)
         if config.marks and config.image.pool != "evidence":
             raise ConfigError("marks teach the evidence pool; set model.image.pool: evidence")
+        if config.marks > config.image.peak_dim:
+            raise ConfigError(f"{config.marks} marks need as many channels; model.image.peak_dim is {config.image.peak_dim}")
 
     def part(self, name: str) -> nn.Module:
         """The module that a recipe calls `name`, one of `PARTS` but objectives.

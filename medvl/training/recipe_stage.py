@@ -195,7 +195,7 @@ class RecipeTask(Task):
             mine["marks"] = mine["marks"][..., self._channels(index)]
         name, part, rows = self._names[index], self._part(index), plan.drawn["row"][here]
         relations = self._data.relations.get(name)
-        marks = torch.from_numpy(part.marked(rows)).to(device) if "marks" in mine else None
+        marks = torch.from_numpy(part.marked(rows)).to(device) if "marks" in mine and part.marks is not None else None
         said = self._data.statements[name].targets[plan.drawn["statement"][there]] if len(there) else None
         scene = Scene(
             kind=name,

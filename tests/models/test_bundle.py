@@ -117,7 +117,7 @@ def test_no_bundle_here(tmp_path: Path) -> None:
 def test_half_precision_weights_answer_as_the_rounded_model_does(tiny_run: Tiny) -> None:
     bundle = open_bundle(tiny_run.bundle)
     shapes = bundle.values("model.json")
-    rounded = RegionClip(ClipConfig.model_validate(shapes["clip"]), shapes["vocab_size"])
+    rounded = RegionClip(ClipConfig.model_validate(shapes["clip"]), Tokenizer.from_str(bundle.text("tokenizer.json")))
     trained = load_file(tiny_run.out / "align_statements.safetensors")
     rounded.load_state_dict({k[6:]: v for k, v in trained.items() if k.startswith("model.")})
     half(rounded)

@@ -112,11 +112,11 @@ class ResNetEncoder(ImageEncoder):
         """Tokens of the last stage, and their mean, from pixels (B, C, D, H, W) in [0, 1]."""
         x = self.pool(self.act(self.bn1(self.conv1(pixels))))
         for stage in self._stages:
-            x = _stage(self.get_submodule(stage), x)
+            x = run_stage(self.get_submodule(stage), x)
         return of_map(x)
 
 
-def _stage(stage: nn.Module, x: Tensor) -> Tensor:
+def run_stage(stage: nn.Module, x: Tensor) -> Tensor:
     """One stage, without autocast on a CPU where it may end on a grid of two or fewer.
 
     There the bfloat16 kernel (oneDNN, torch 2.13) leaves parts of the weight gradient of a 3x3x3 convolution unwritten.
