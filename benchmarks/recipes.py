@@ -28,16 +28,18 @@ DEMO = [
     "cohort={seed: 11, n_train: 3000, n_validation: 400, n_test: 600, jitter_mm: 9.0}",
     "contract.regions=REGIONS",
     "model.text={vocab_size: 2500, hidden_size: 128, layers: 2, heads: 4, intermediate_size: 384, max_length: 144}",
-    "stages.attributes.steps=400",
-    "stages.attributes.batch=32",
-    "stages.text.steps=250",
-    "stages.align_frozen.steps=100",
-    "stages.align_joint.steps=30",
+    "stages.attributes.steps=1400",
+    "stages.attributes.batch=12",
+    "stages.text.steps=220",
+    "stages.text.batch=32",
+    "stages.text.statements=32",
+    "stages.align_frozen.steps=60",
+    "stages.align_joint.steps=0",
     "stages.align_statements.steps=100",
 ]
 CONDITIONS: dict[str, tuple[str, list[str]]] = {
     "RenalCLIP": (R, []),
-    "RenalCLIP, no attribute stage": (R, ["stages.attributes.steps=0", "stages.align.steps=250", "stages.align.train.image=1.0"]),
+    "RenalCLIP, no attribute stage": (R, ["stages.attributes.steps=0", "stages.align.steps=650", "stages.align.train.image=1.0"]),
     "RenalCLIP, soft targets": (R, [f"{PAIRS}={{targets: label_similarity}}"]),
     "RenalCLIP, as released": (
         R,
@@ -54,10 +56,10 @@ CONDITIONS: dict[str, tuple[str, list[str]]] = {
         [
             "stages.masked.train={image: 1.0, objectives: 2.0}",
             "stages.masked.objectives={attributes: {}}",
-            "stages.masked.steps=330",
+            "stages.masked.steps=900",
         ],
     ),
-    "Cardiac-CLIP, no first stage": (C, ["stages.masked.steps=0", "stages.align.steps=290"]),
+    "Cardiac-CLIP, no first stage": (C, ["stages.masked.steps=0", "stages.align.steps=570"]),
     "Cardiac-CLIP, hard targets": (C, [f"{PAIRS}={{targets: identity}}"]),
     "Cardiac-CLIP, as released": (
         C,
@@ -108,14 +110,15 @@ def main() -> None:
             chosen = not options.only or any(word.lower() in name.lower() for word in options.only)
             path = options.out / "results" / f"{name.lower().replace(', ', '_').replace(' ', '-')}-{seed}.json"
             if chosen and not path.exists():
-                result = run(recipe, [*changes, *options.changes, f"seed={seed}"], options)
+                result, raw = run(recipe, [*changes, *options.changes, f"seed={seed}"], options)
                 path.parent.mkdir(parents=True, exist_ok=True)
+                np.savez_compressed(path.with_suffix(".npz"), **raw)
                 path.write_text(json.dumps({"condition": name, "seed": seed, **result}, indent=1), encoding="utf-8")
                 print(f"{name}, seed {seed}: " + ", ".join(f"{k} {v:.3f}" for k, v in headline(result).items()), flush=True)
 
 
-def run(recipe_name: str, changes: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """One condition, trained and measured on the test patients."""
+def run(recipe_name: str, changes: list[str], options: argparse.Namespace) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One condition, trained and measured on the test patients: the summary, and what each patient got."""
     from medvl.data.marks import build_marks
     from medvl.recipe import load_recipe
     from medvl.text.prompts import load_findings
@@ -148,14 +151,33 @@ def run(recipe_name: str, changes: list[str], options: argparse.Namespace) -> di
     train_features = {name: reader.features(part) for name, part in work.train.items()}
     which = phantom_of(recipe, "test")
     names = {region: kind.marks for kind in recipe.kinds.values() for region in kind.regions}
+    similarity = likenesses(reader, data, features)
     masks = build_marks(options.cohorts / which.key(recipe.input_contract), which, recipe.input_contract, names, 1, cell=1)
-    return {
+    summary = {
         "findings": finding_table(reader, data, features, options.draws),
-        "retrieval": retrieval_table(likenesses(reader, data, features), options.draws),
+        "retrieval": retrieval_table(similarity, options.draws),
         "survival": survival_table(work.train, train_features, data, features, recipe.survival_penalty, options.draws),
         "pointing": pointing_table(reader, data, masks, options.draws),
         "cost": {name: {"wall_s": r["wall_s"], "cpu_s": r["cpu_s"], "steps": r["steps"]} for name, r in receipts.items()},
     }
+    return summary, {"similarity": similarity.astype(np.float32), **_raw_findings(reader, data, features)}
+
+
+def _raw_findings(reader: Any, data: Any, features: Any) -> dict[str, Any]:
+    """Rows, labels and scores of every finding, for intervals and paired differences."""
+    from medvl.evaluation.phantom_truth import patient_of, truth_of
+
+    out = {}
+    for finding in reader.findings.findings:
+        part = data[finding.region]
+        regions = [part.cohort.regions[int(c)] for c in part.texts.columns]
+        patients = [patient_of(part.cohort.cases[int(r)]["truth"]) for r in part.texts.rows]
+        truth = [truth_of(finding, region, patient) for region, patient in zip(regions, patients, strict=True)]
+        asked = np.array([t is not None for t in truth])
+        out[f"{finding.key}.row"] = np.asarray(part.texts.rows)[asked]
+        out[f"{finding.key}.label"] = np.array([t for t in truth if t is not None])
+        out[f"{finding.key}.score"] = reader.margins(finding, regions, features[finding.region])[asked].astype(np.float32)
+    return out
 
 
 def headline(result: dict[str, Any]) -> dict[str, float]:
