@@ -1,7 +1,7 @@
 """The recipes and their ablations beside each other: one cohort, the same budget of samples, several seeds.
 
-Stages that two conditions have in common are trained once and shared. Finished conditions are kept, so the command goes on where it
-was stopped. Numbers are on held-out phantoms, on crops around the true centres (jittered), against the phantoms' truth.
+Stages that two conditions have in common are trained once and shared. Finished conditions are kept, so the command goes on where
+it was stopped. Numbers are on held-out phantoms, on crops around the true centres (jittered), against the phantoms' truth.
 
     python benchmarks/recipes.py --out runs/recipes --seeds 0 1 2            trains and measures
     python benchmarks/recipes.py --out runs/recipes --table                  prints the table from what is there
@@ -24,6 +24,12 @@ FINDINGS = Path(__file__).parents[1] / "configs" / "findings" / "phantom.yaml"
 R, C, M, D = "renalclip-small", "cardiac-clip-small", "medslip-small", "phantom-demo"
 PAIRS = "stages.align.objectives.image_text_contrastive"
 CONCEPTS = "stages.concepts.objectives"
+SHOWN = (
+    "RenalCLIP",
+    "Cardiac-CLIP (masked autoencoding)",
+    "MeDSLIP",
+    "phantom-demo (RenalCLIP's order, evidence pool, marks, single statements)",
+)
 DEMO = [
     "cohort={seed: 11, n_train: 3000, n_validation: 400, n_test: 600, jitter_mm: 9.0}",
     "contract.regions=REGIONS",
@@ -66,8 +72,8 @@ CONDITIONS: dict[str, tuple[str, list[str]]] = {
         [
             "model.reconstruct.decoder_positions=sincos_scrambled",
             "model.text.pooling=highest_id",
-            f"{PAIRS}={{targets: label_similarity, similarity: cosine, target_temperature: 1.0, hard_weight: 0.0, transpose: release, "
-            "scale_mode: raw, max_scale: null, duplicates_as_positives: false}",
+            f"{PAIRS}={{targets: label_similarity, similarity: cosine, target_temperature: 1.0, hard_weight: 0.0, "
+            "transpose: release, scale_mode: raw, max_scale: null, duplicates_as_positives: false}",
         ],
     ),
     "MeDSLIP": (M, []),
@@ -77,12 +83,12 @@ CONDITIONS: dict[str, tuple[str, list[str]]] = {
     "MeDSLIP, as released": (
         M,
         [
-            "model.streams={hidden: 128, layers: 2, heads: 4, feedforward: 256, gate: linear, positions: false, memory_norm: false, "
-            "initial: normal}",
+            "model.streams={hidden: 128, layers: 2, heads: 4, feedforward: 256, gate: linear, positions: false, "
+            "memory_norm: false, initial: normal}",
             f"{CONCEPTS}={{existence: {{}}, prototype_contrastive: {{form: raw}}, relation_prediction: {{scale: raw}}}}",
         ],
     ),
-    "phantom-demo (RenalCLIP's order, evidence pool, marks, single statements)": (D, DEMO),
+    SHOWN[-1]: (D, DEMO),
     "phantom-demo without marks": (D, [*DEMO, "stages.attributes.objectives={attributes: {}}"]),
 }
 
@@ -100,7 +106,9 @@ def main() -> None:
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if options.table:
-        print(table(read(options.out)))
+        from recipes_table import findings_table, table
+
+        print(table(options.out, list(CONDITIONS), SHOWN), findings_table(options.out, SHOWN), sep="\n\n")
         return
     import torch
 
@@ -192,29 +200,6 @@ def headline(result: dict[str, Any]) -> dict[str, float]:
         "pointing": result["pointing"]["all"]["rate"],
         "cpu_s": float(sum(stage["cpu_s"] for stage in result["cost"].values())),
     }
-
-
-def read(out: Path) -> list[dict[str, Any]]:
-    """Every finished condition."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted((out / "results").glob("*.json"))]
-
-
-def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: a row a condition, each number the mean over seeds with the smallest and largest."""
-    rows = [
-        "| condition | seeds | zero-shot AUROC | renal mass | stone | R@5 | C-index | pointing | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for name in CONDITIONS:
-        mine = [headline(r) for r in results if r["condition"] == name]
-        if mine:
-            cells = [_cell([m[key] for m in mine]) for key in ("auroc", "mass", "stone", "r5", "c", "pointing")]
-            rows.append(f"| {name} | {len(mine)} | " + " | ".join(cells) + f" | {np.mean([m['cpu_s'] for m in mine]):.0f} |")
-    return "\n".join(rows)
-
-
-def _cell(values: list[float]) -> str:
-    return f"{np.mean(values):.3f} ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else f"{values[0]:.3f}"
 
 
 if __name__ == "__main__":

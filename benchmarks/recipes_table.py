@@ -1,0 +1,142 @@
+"""The table of benchmarks/recipes.py: means over seeds, 95 % intervals by patient, paired differences to each system's own recipe.
+
+One resample of the test patients serves every seed and condition, so that a difference is between answers on the same patients.
+The interval says how far other patients would move the number; the spread over seeds stands beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+GALLERY = 200
+Raw = Mapping[str, NDArray[Any]]
+Array = NDArray[np.float64]
+
+
+def weighted_auroc(labels: NDArray[np.int64], scores: Array, weights: Array) -> Array:
+    """(K,) AUROC under K weightings (K, N) of the rows, ties counted half; NaN where one class has no weight."""
+    values, group = np.unique(scores, return_inverse=True)
+    absent, present = (np.zeros((len(weights), len(values))) for _ in range(2))
+    for total, which in ((absent, 0), (present, 1)):
+        rows = np.flatnonzero(labels == which)
+        np.add.at(total, (slice(None), group[rows]), weights[:, rows])
+    below = np.cumsum(absent, 1) - absent / 2
+    pairs = absent.sum(1) * present.sum(1)
+    return np.where(pairs > 0, (below * present).sum(1) / np.maximum(pairs, 1e-12), np.nan)
+
+
+def resamples(n_patients: int, draws: int) -> Array:
+    """(1 + draws, n) how often each patient is taken: first everybody once, then with replacement."""
+    rng = np.random.default_rng(0)
+    taken = [np.bincount(rng.integers(n_patients, size=n_patients), minlength=n_patients) for _ in range(draws)]
+    return np.stack([np.ones(n_patients), *taken]).astype(np.float64)
+
+
+def mean_auroc(raw: Raw, taken: Array) -> Array:
+    """(K,) mean over findings."""
+    keys = sorted(name.removesuffix(".label") for name in raw if name.endswith(".label"))
+    rows = [weighted_auroc(raw[f"{k}.label"], raw[f"{k}.score"].astype(float), taken[:, raw[f"{k}.row"]]) for k in keys]
+    return np.asarray(np.nanmean(rows, axis=0))
+
+
+def recall_at_5(raw: Raw, taken: Array) -> Array:
+    """(K,) mean of both ways in galleries of 200; patients of the galleries are weighed, the galleries stay as they are."""
+    similarity = raw["similarity"].astype(float)
+    order = np.random.default_rng(0).permutation(len(similarity))
+    size = min(GALLERY, len(order))
+    rates = []
+    for start in range(0, len(order) - size + 1, size):
+        block = order[start : start + size]
+        for matrix in (similarity, similarity.T):
+            part = matrix[np.ix_(block, block)]
+            own = np.diag(part)[:, None]
+            hit = np.clip((5 - (part > own).sum(1)) / (part == own).sum(1), 0, 1)
+            rates.append((hit * taken[:, block]).sum(1) / np.maximum(taken[:, block].sum(1), 1))
+    return np.asarray(np.mean(rates, axis=0))
+
+
+def table(out: Path, names: Sequence[str], bases: Sequence[str], draws: int = 500) -> str:
+    """Markdown; a condition's row says its mean, the interval by patient, and the difference to the last of `bases` above it."""
+    found = _read(out)
+    if not found:
+        return "nothing is finished yet"
+    n = len(next(iter(next(iter(found.values())).values()))[1]["similarity"])
+    taken = resamples(n, draws)
+    head = "| condition | seeds | zero-shot AUROC (16 findings) | difference | R@5 of 200 | C-index | pointing (chance) | CPU s |"
+    rows, base = [head, "|---|---|---|---|---|---|---|---|"], None
+    for name in names:
+        if name not in found:
+            continue
+        runs = found[name]
+        curves = {seed: mean_auroc(raw, taken) for seed, (_, raw) in runs.items()}
+        auroc = np.mean(list(curves.values()), axis=0)
+        own = name in bases
+        base = curves if own else base
+        shared = sorted(set(curves) & set(base or {}))
+        difference = "" if own or not shared else _signed(np.mean([curves[s] - base[s] for s in shared], axis=0))  # type: ignore[index]
+        recall = np.mean([recall_at_5(raw, taken) for _, raw in runs.values()], axis=0)
+        rows.append(
+            f"| {'**' + name + '**' if own else name} | {len(runs)} | {_cell(auroc)}{_spread([c[0] for c in curves.values()])} "
+            f"| {difference} | {_cell(recall)} | {_survival(runs)} | {_pointing(runs)} | {_cost(runs)} |"
+        )
+    return "\n".join(rows)
+
+
+def findings_table(out: Path, names: Sequence[str]) -> str:
+    """Markdown: AUROC of every finding, mean over seeds, for chosen conditions."""
+    found = {name: runs for name, runs in _read(out).items() if name in names}
+    keys = list(next(iter(next(iter(found.values())).values()))[0]["findings"])
+    rows = ["| finding | present of n | " + " | ".join(found) + " |", "|---|---|" + "---|" * len(found)]
+    for key in keys:
+        first = next(iter(next(iter(found.values())).values()))[0]["findings"][key]
+        cells = [f"{np.mean([s['findings'][key]['auroc'] for s, _ in runs.values()]):.3f}" for runs in found.values()]
+        rows.append(f"| {key} | {first['present']} of {first['n']} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _read(out: Path) -> dict[str, dict[int, tuple[dict[str, Any], Raw]]]:
+    found: dict[str, dict[int, tuple[dict[str, Any], Raw]]] = {}
+    for path in sorted((out / "results").glob("*.json")):
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        with np.load(path.with_suffix(".npz")) as raw:
+            found.setdefault(summary["condition"], {})[summary["seed"]] = (summary, dict(raw))
+    return found
+
+
+def _interval(values: Array) -> tuple[float, float]:
+    return float(np.nanpercentile(values[1:], 2.5)), float(np.nanpercentile(values[1:], 97.5))
+
+
+def _cell(values: Array) -> str:
+    low, high = _interval(values)
+    return f"{values[0]:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _signed(values: Array) -> str:
+    low, high = _interval(values)
+    return f"{values[0]:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"; seeds {min(values):.3f} to {max(values):.3f}" if len(values) > 1 else ""
+
+
+def _survival(runs: Mapping[int, tuple[dict[str, Any], Raw]]) -> str:
+    values = [s["survival"]["c_index"] for s, _ in runs.values()]
+    low, high = np.mean([s["survival"]["ci"] for s, _ in runs.values()], axis=0)
+    return f"{np.mean(values):.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _pointing(runs: Mapping[int, tuple[dict[str, Any], Raw]]) -> str:
+    rows = [s["pointing"]["all"] for s, _ in runs.values()]
+    return f"{np.mean([r['rate'] for r in rows]):.3f} ({np.mean([r['chance'] for r in rows]):.3f})"
+
+
+def _cost(runs: Mapping[int, tuple[dict[str, Any], Raw]]) -> str:
+    return f"{np.mean([sum(stage['cpu_s'] for stage in s['cost'].values()) for s, _ in runs.values()]):.0f}"
