@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class MedvlError(Exception):
     """Root of every error that medvl raises on purpose."""
@@ -31,3 +34,10 @@ class ConfigError(MedvlError):
 
 class BundleError(MedvlError):
     """A model bundle is incomplete, altered or does not fit this input contract: refuse to use it."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The hint of an error about an unknown `name`: the nearest of those `known`, else all of them."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"known: {', '.join(names)}"

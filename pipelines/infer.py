@@ -26,10 +26,10 @@ def run(
         raise ConfigError(f"--masks belongs to one study, but {len(inputs)} inputs are given; run them one by one")
     folder, chosen = bundle_folder(bundle), _device(device)
     with err().status("loading the model"):
+        from medvl.files import replace_text
         from medvl.inference.batch import run_batch
         from medvl.inference.masks import places_from_masks
         from medvl.inference.predictor import Predictor
-        from medvl.inference.results import replace_text
         from medvl.models.bundle import open_bundle
 
         opened = open_bundle(folder)

@@ -82,9 +82,10 @@ def test_no_pickle_anywhere() -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call):
                 name = ast.unparse(node.func)
+                checkpoint = name == "torch.load" and path.as_posix() == "medvl/models/weights.py"
                 unsafe = any(k.arg == "allow_pickle" and getattr(k.value, "value", True) for k in node.keywords)
                 tensors_only = any(k.arg == "weights_only" and getattr(k.value, "value", None) is True for k in node.keywords)
-                if (name in calls and not tensors_only) or name.endswith(".to_pickle") or unsafe:
+                if (name in calls and not (checkpoint and tensors_only)) or name.endswith(".to_pickle") or unsafe:
                     found.append(f"{path}:{node.lineno}: {name}")
     assert found == []
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 
 from medvl.data.cache import Row, fill_rows, open_rows
 from medvl.errors import ConfigError
+from medvl.files import whole
 from medvl.geometry import Geometry
 from medvl.imaging.phantom.render import COVERAGE_Z_MM, RENDER_VERSION, region_centers, render
 from medvl.imaging.phantom.sample import PHASES, sample_patient
@@ -227,10 +227,8 @@ def write_cohort(place: Path, cases: Iterable[Mapping[str, Any]], facts: Mapping
 
 def write_lines(path: Path, lines: Iterable[Any]) -> None:
     """One JSON value a line; the file appears whole or not at all, and other writers do no harm."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8") as file:
+    with whole(path) as part, part.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines)
-    part.replace(path)
 
 
 def open_cohort(place: Path) -> Cohort:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.data.cohort import PhantomCohort, crop_geometry
+from medvl.files import whole
 from medvl.geometry import Geometry
 from medvl.imaging.phantom.render import lesion_masks
 from medvl.imaging.phantom.sample import sample_patient
@@ -51,9 +51,8 @@ def build_marks(
         with ProcessPoolExecutor(workers) as pool:
             rows = list(pool.map(_of_patient, jobs, chunksize=32))
     marks = np.stack(rows)
-    part = path.with_suffix(f".{os.getpid()}.part.npy")
-    np.save(part, marks, allow_pickle=False)
-    part.replace(path)
+    with whole(path) as part, part.open("wb") as file:
+        np.save(file, marks, allow_pickle=False)
     return marks
 
 

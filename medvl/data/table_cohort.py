@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,6 +26,7 @@ from medvl.data.table import SPLITS, Scan, Table, TableCase
 from medvl.data.table_file import nearest
 from medvl.dicom.choose import Want
 from medvl.errors import ConfigError, InputError, MedvlError
+from medvl.files import whole
 from medvl.imaging.load import Entry, load
 from medvl.imaging.preprocess import MIN_COVERED, Contract, to_hu_grid
 from medvl.imaging.resample import covered_fraction
@@ -242,9 +242,7 @@ def _rejects(
 
 
 def _write_rejects(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("w", encoding="utf-8", newline="") as file:
+    with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, REJECT_COLUMNS)
         writer.writeheader()
         writer.writerows(sorted(rows, key=lambda row: row["row"]))
-    part.replace(path)

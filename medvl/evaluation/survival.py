@@ -112,12 +112,17 @@ def fit_survival(
     """Fit weights and baseline on training patients; `reference` holds theirs, which `dataclasses.replace` can change.
 
     Raises:
-        ValueError: fewer than ten events.
+        ValueError: fewer than ten events, or no patient has a region.
     """
-    width = len(next(iter(next(e for e in embeddings if e).values())))
+    some = next((value for found in embeddings for value in found.values()), None)
+    if some is None:
+        raise ValueError("a survival model needs region embeddings, and no patient has any")
+    width = len(some)
     raw = features(embeddings, ages, regions, width)
-    center = np.nanmean(raw, axis=0)
-    filled = np.where(np.isnan(raw), center, raw)
+    known = ~np.isnan(raw)
+    filled = np.where(known, raw, 0.0)
+    center = filled.sum(0) / np.maximum(known.sum(0), 1)  # 0 where nobody has a value, so that it weighs nothing
+    filled = np.where(known, filled, center)
     scale = np.maximum(filled.std(0), 1e-6)
     x = (filled - center) / scale
     time, happened = np.asarray(time_days, dtype=np.float64), np.asarray(event, dtype=bool)

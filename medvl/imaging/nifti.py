@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import uuid
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +22,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from medvl.errors import InputError
+from medvl.files import whole
 from medvl.geometry import Geometry
 from medvl.imaging.hounsfield import hu_check
 from medvl.imaging.preprocess import to_hu_grid
@@ -120,17 +120,12 @@ def write_nifti(data: Volume | NDArray[Any], geometry: Geometry | None, path: st
         raise ValueError(f"NIfTI data must be int16, float32 or uint8, got {array.dtype}")
     if not path.name.endswith((".nii", ".nii.gz")):
         raise ValueError("the file name must end in .nii or .nii.gz")
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        with part.open("xb") as file:
-            if path.suffix == ".gz":
-                with gzip.GzipFile("", "wb", _GZIP_LEVEL, cast(BinaryIO, file), mtime=0) as packed:
-                    _write_body(packed.write, array, place)
-            else:
-                _write_body(file.write, array, place)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with whole(path) as part, part.open("xb") as file:
+        if path.suffix == ".gz":
+            with gzip.GzipFile("", "wb", _GZIP_LEVEL, cast(BinaryIO, file), mtime=0) as packed:
+                _write_body(packed.write, array, place)
+        else:
+            _write_body(file.write, array, place)
 
 
 def _write_body(write: Callable[[Any], Any], array: NDArray[Any], geometry: Geometry) -> None:

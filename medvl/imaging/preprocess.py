@@ -218,11 +218,12 @@ def to_hu_grid(volume: Volume, geometry: Geometry, *, fill: float = FILL_HU) -> 
 
 
 def window(hu: NDArray[Any], windows_hu: tuple[tuple[float, float], ...]) -> NDArray[np.float32]:
-    """(C, D, H, W) float32 in [0, 1] of (D, H, W) HU: one channel per (low, high), 0 at and below low, 1 at and above high."""
-    out = np.empty((len(windows_hu), *hu.shape), dtype=np.float32)
-    for channel, (low, high) in zip(out, windows_hu, strict=True):
+    """(..., C, D, H, W) float32 in [0, 1] of (..., D, H, W) HU: a channel per (low, high), 0 up to low and 1 from high on."""
+    out = np.empty((*hu.shape[:-3], len(windows_hu), *hu.shape[-3:]), dtype=np.float32)
+    for number, (low, high) in enumerate(windows_hu):
+        channel = out[..., number, :, :, :]
         np.subtract(hu, np.float32(low), out=channel, dtype=np.float32)
-        np.multiply(channel, np.float32(1.0 / (high - low)), out=channel)
+        np.divide(channel, np.float32(high - low), out=channel)
         np.clip(channel, 0.0, 1.0, out=channel)
     return out
 

@@ -7,17 +7,15 @@ last, so that its presence means the study is complete.
 from __future__ import annotations
 
 import csv
-import hashlib
-import hmac
 import json
-import os
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from medvl import __version__
+from medvl.data.identity import folder_key, keyed_id
+from medvl.files import replace_text, whole
 from medvl.imaging.load import Entry
 from medvl.imaging.nifti import write_nifti
 from medvl.inference.predictor import CaseResult, FindingResult, RegionResult
@@ -54,11 +52,11 @@ class ResultsFolder:
     def __init__(self, out: Path) -> None:
         self.out = out
         (out / "studies").mkdir(parents=True, exist_ok=True)
-        self._key = _secret(out / "key")
+        self._key = folder_key(out / "key")
 
     def case_id(self, study_key: str) -> str:
         """12 hex digits: a keyed hash, the same for a study each time in this folder, and not to be traced from elsewhere."""
-        return hmac.new(self._key, study_key.encode(), hashlib.sha256).hexdigest()[:12]
+        return keyed_id(self._key, study_key)
 
     def folder(self, case_id: str) -> Path:
         """Where a study's results lie."""
@@ -131,32 +129,16 @@ class ResultsFolder:
         rows: list[dict[str, Any]] = []
         for path in sorted((self.out / "studies").glob("*/findings.json")):
             rows += _rows(json.loads(path.read_text(encoding="utf-8")))
-        part = self.out / "results.csv.part"
-        with part.open("w", encoding="utf-8", newline="") as file:
+        with whole(self.out / "results.csv") as part, part.open("w", encoding="utf-8", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS)
             writer.writeheader()
             writer.writerows(rows)
-        part.replace(self.out / "results.csv")
         frame = pd.DataFrame(rows, columns=list(COLUMNS))
         for name in ("score", "score_without_peak"):
             frame[name] = frame[name].astype("float64")
-        frame.to_parquet(self.out / "results.parquet.part", index=False)
-        (self.out / "results.parquet.part").replace(self.out / "results.parquet")
+        with whole(self.out / "results.parquet") as part:
+            frame.to_parquet(part, index=False)
         return len(rows)
-
-
-def replace_text(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a text file so that a reader sees the old or the new one, never a part."""
-    part = path.with_name(path.name + ".part")
-    with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode), "w", encoding="utf-8") as file:
-        file.write(text)
-    part.replace(path)
-
-
-def _secret(path: Path) -> bytes:
-    if not path.exists():
-        replace_text(path, secrets.token_hex(32), mode=0o600)
-    return bytes.fromhex(path.read_text(encoding="utf-8").strip())
 
 
 def _reasons(reasons: Sequence[Reason]) -> list[dict[str, str]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medvl.geometry import Geometry
+from medvl.imaging.preprocess import window
 from medvl.imaging.resample import resample
 from medvl.models.config import LocaliserConfig
 from medvl.records import Volume
@@ -60,8 +61,7 @@ class Localiser(nn.Module):
 
     def windows(self, hu: NDArray[np.float32] | NDArray[np.int16]) -> Tensor:
         """(1, C, D, H, W) input of one coarse scan."""
-        values = torch.from_numpy(np.asarray(hu, dtype=np.float32))
-        return torch.stack([((values - a) / (b - a)).clamp(0, 1) for a, b in self.config.windows_hu])[None]
+        return torch.from_numpy(window(hu, self.config.windows_hu))[None]
 
     @torch.no_grad()
     def locate(self, volume: Volume) -> dict[str, Place]:

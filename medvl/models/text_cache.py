@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 from torch import Tensor
 
 from medvl.errors import ConfigError
+from medvl.files import whole
 from medvl.models.towers.base import TextTower
 
 SHARD = 1024
@@ -110,7 +111,5 @@ def _write(place: Path, keys: list[bytes], vectors: NDArray[Any]) -> None:
     """One shard, whole or not at all."""
     place.mkdir(parents=True, exist_ok=True)
     packed = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 32)
-    name = f"{os.getpid()}-{uuid.uuid4().hex}"
-    part = place / f"{name}.part"
-    save_file({"keys": packed, "vectors": vectors}, part, metadata={"sha256": _checksum(packed, vectors)})
-    part.replace(place / f"{name}.safetensors")
+    with whole(place / f"{os.getpid()}-{uuid.uuid4().hex}.safetensors") as part:
+        save_file({"keys": packed, "vectors": vectors}, part, metadata={"sha256": _checksum(packed, vectors)})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from medvl.data.targets import KindTargets, Targets
-from medvl.errors import ConfigError
+from medvl.errors import ConfigError, did_you_mean
 
 
 class Options(BaseModel):
@@ -98,10 +97,7 @@ def check_objective(name: str, options: Mapping[str, Any]) -> tuple[type[Objecti
     """
     kind = str(options.get("type", name))
     if kind not in OBJECTIVES:
-        near = difflib.get_close_matches(kind, OBJECTIVES, n=1)
-        raise ConfigError(
-            f"unknown objective {kind}; " + (f"did you mean {near[0]}?" if near else f"known: {sorted(OBJECTIVES)}")
-        )
+        raise ConfigError(f"unknown objective {kind}; {did_you_mean(kind, OBJECTIVES)}")
     found = OBJECTIVES[kind]
     try:
         return found, found.options_type.model_validate({k: v for k, v in options.items() if k != "type"})

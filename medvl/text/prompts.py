@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from medvl.errors import ConfigError
+from medvl.errors import ConfigError, did_you_mean
 
 
 class Finding(BaseModel):
@@ -57,15 +57,22 @@ class FindingList(BaseModel):
     findings: tuple[Finding, ...]
 
     def __getitem__(self, key: str) -> Finding:
-        """The finding called `key`."""
-        return next(f for f in self.findings if f.key == key)
+        """The finding called `key`.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        for finding in self.findings:
+            if finding.key == key:
+                return finding
+        raise ConfigError(f"no finding {key} in the list {self.name}; {did_you_mean(key, (f.key for f in self.findings))}")
 
 
 def load_findings(source: Path | str | dict[str, Any]) -> FindingList:
     """A findings list from a YAML file, YAML text or plain values.
 
     Raises:
-        ConfigError: unknown or missing keys, two findings of one name, or a `given` that names no finding.
+        ConfigError: no such file, unknown or missing keys, two findings of one name, or a `given` that names no finding.
     """
     try:
         values = (
@@ -74,7 +81,9 @@ def load_findings(source: Path | str | dict[str, Any]) -> FindingList:
             else yaml.safe_load(source.read_text("utf-8") if isinstance(source, Path) else source)
         )
         found = FindingList.model_validate(values)
-    except (ValidationError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise ConfigError(f"the findings list {source} cannot be read ({type(error).__name__}); give a YAML file") from error
+    except (ValidationError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"the findings list is not usable: {error}") from error
     keys = [f.key for f in found.findings]
     for f in found.findings:

@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medvl.imaging.preprocess import window
+
 SHIFT_VOXELS = 2
 
 
 def to_pixels(hu: NDArray[np.int16], windows_hu: tuple[tuple[float, float], ...]) -> Tensor:
     """(B, C, D, H, W) float32 in [0, 1], one channel per window, from (B, D, H, W) HU."""
-    values = torch.from_numpy(np.ascontiguousarray(hu)).float()
-    channels = [((values - low) / (high - low)).clamp(0, 1) for low, high in windows_hu]
-    return torch.stack(channels, 1).to(memory_format=torch.channels_last_3d)
+    return torch.from_numpy(window(hu, windows_hu)).to(memory_format=torch.channels_last_3d)
 
 
 def vary(crop: NDArray[np.int16], rng: np.random.Generator) -> NDArray[np.int16]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from medvl.errors import ConfigError
+from medvl.files import replace_text
 
 
 class Curves:
@@ -33,9 +34,7 @@ class Curves:
             return
         path = folder / "curves.jsonl"
         kept = [line for line in _lines(path) if line["step"] <= step]
-        part = path.with_name(path.name + ".part")
-        part.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        part.replace(path)
+        replace_text(path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = path.open("a", encoding="utf-8")
         self._events = _events(folder / "tensorboard", step) if tensorboard else None
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from medvl.files import replace_text
+
 # Dense bf16 peaks from the makers' data sheets, FLOP/s; the first name found in the device's own name counts.
 PEAKS = {
     "B200": 2250e12,
@@ -76,9 +78,7 @@ class Receipt:
 
     def write(self, path: Path) -> None:
         """Keep as JSON, in one move."""
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
-        part.replace(path)
+        replace_text(path, json.dumps(asdict(self), indent=1))
 
     @staticmethod
     def read(path: Path) -> Receipt:

@@ -164,3 +164,25 @@ def test_too_few_events_are_refused() -> None:
     rare = event & (np.cumsum(event) <= 9)
     with pytest.raises(ValueError, match="at least 10 events, found 9"):
         fit_survival("x", embeddings, ages, time, rare, REGIONS, 0.05)
+
+
+@pytest.mark.parametrize("lost", ["chest", "age"])
+def test_what_nobody_has_weighs_nothing(lost: str) -> None:
+    embeddings, ages, time, event = _cohort()
+    if lost == "age":
+        ages = [None] * len(ages)
+    else:
+        embeddings = [{k: v for k, v in rows.items() if k != lost} for rows in embeddings]
+    fitted = fit_survival("overall_survival", embeddings, ages, time, event, REGIONS, 0.05)
+    assert all(np.isfinite(getattr(fitted, k)).all() for k in ("center", "scale", "weights", "reference", "baseline"))
+    both = [_estimate(fitted, *REGIONS)["value"], _estimate(fitted, *REGIONS[:2])["value"]]
+    both = [_estimate(fitted, *REGIONS, age=a)["value"] for a in (30.0, 90.0)] if lost == "age" else both
+    assert both[0] == both[1] != 0
+    if lost == "chest":
+        without = fit_survival("overall_survival", embeddings, ages, time, event, REGIONS[:2], 0.05)
+        assert both[0] == pytest.approx(_estimate(without, *REGIONS[:2])["value"], abs=1e-3)
+
+
+def test_nobody_with_a_region_is_refused() -> None:
+    with pytest.raises(ValueError, match="no patient has any"):
+        fit_survival("overall_survival", [{}, {}], [60.0, 50.0], [1, 2], [True, True], REGIONS, 0.05)

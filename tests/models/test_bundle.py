@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import GRID, Tiny
+from tokenizers import Tokenizer
 
 from medvl.errors import BundleError
 from medvl.inference.predictor import Predictor
@@ -118,8 +119,9 @@ def test_half_precision_weights_answer_as_the_rounded_model_does(tiny_run: Tiny)
     bundle = open_bundle(tiny_run.bundle)
     shapes = bundle.values("model.json")
     rounded = RegionClip(ClipConfig.model_validate(shapes["clip"]), Tokenizer.from_str(bundle.text("tokenizer.json")))
-    trained = load_file(tiny_run.out / "align_statements.safetensors")
-    rounded.load_state_dict({k[6:]: v for k, v in trained.items() if k.startswith("model.")})
+    (last,) = (tiny_run.out / "stages").glob("align_statements-*/weights.safetensors")
+    prefix = "system.clip."
+    rounded.load_state_dict({k.removeprefix(prefix): v for k, v in load_file(last).items() if k.startswith(prefix)})
     half(rounded)
     rounded.eval()
     loaded = Predictor(bundle).clip

@@ -1,5 +1,6 @@
 """Findings lists: what is asked, how it is worded, and what is refused."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,21 @@ def test_missing_keys_are_named(key: str) -> None:
 def test_bad_lists_are_refused_with_what_is_wrong(text: str, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         load_findings(text)
+
+
+def test_unknown_finding_names_the_nearest() -> None:
+    found = load_findings(YAML)
+    with pytest.raises(ConfigError, match=r"no finding masss in the list two; did you mean mass\?"):
+        found["masss"]
+    with pytest.raises(ConfigError, match="known: large, mass"):
+        found["xyz"]
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir(), lambda path: path.write_bytes(b"\xff\xfe\x00")])
+def test_a_list_that_cannot_be_read(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path / "list.yaml")
+    with pytest.raises(ConfigError, match="findings list"):
+        load_findings(tmp_path / "list.yaml")
 
 
 def _bundled() -> list[Finding]:

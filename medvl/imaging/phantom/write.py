@@ -14,7 +14,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from medvl.errors import ConfigError
+from medvl.files import replace_text, whole
 from medvl.imaging.nifti import write_nifti
 from medvl.imaging.phantom.dicom import write_dicom
 from medvl.imaging.phantom.render import lesion_masks, region_centers, render
@@ -80,7 +80,7 @@ def open_cohort(out: Path, seed: int) -> None:
         if found != mine:
             raise ConfigError(f"the folder holds a cohort made with {found}, not {mine}; give the same seed or another folder")
     else:
-        _replace_text(marker, json.dumps(mine) + "\n")
+        replace_text(marker, json.dumps(mine) + "\n")
 
 
 def is_written(out: Path, patient_id: str, formats: tuple[str, ...], masks: bool = False) -> bool:
@@ -115,10 +115,10 @@ def write_patient(patient: Patient, out: Path, formats: tuple[str, ...] = ("dico
     if masks:
         (out / "masks").mkdir(exist_ok=True)
         _write_folder(out / "masks" / name, lambda part: _write_masks(volume, patient, part))
-    _replace_text(out / "reports" / f"{name}.txt", report_of(patient))
+    replace_text(out / "reports" / f"{name}.txt", report_of(patient))
     centers = {region: np.round(center, 3).tolist() for region, center in region_centers(patient).items()}
     truth = {**patient.as_dict(), "split": split_of(patient.seed, name), "region_centers_lps": centers}
-    _replace_text(out / "truth" / f"{name}.json", json.dumps(truth, indent=1) + "\n")
+    replace_text(out / "truth" / f"{name}.json", json.dumps(truth, indent=1) + "\n")
 
 
 def _write_study(volume: Volume, patient: Patient, folder: Path) -> None:
@@ -143,22 +143,14 @@ def _write_folder(target: Path, fill: Any) -> None:
     part.replace(target)
 
 
-def _replace_text(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
 def write_manifest(out: Path) -> Path:
     """Rewrite `manifest.csv` from every finished patient; paths are relative to `out`, empty where a format was not written."""
     path = out / "manifest.csv"
-    part = path.with_name(".manifest.csv.part")
-    with part.open("w", encoding="utf-8", newline="") as file:
+    with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.DictWriter(file, COLUMNS)
         rows.writeheader()
         for truth in sorted((out / "truth").glob("PH*.json")):
             rows.writerow(_row(out, json.loads(truth.read_text(encoding="utf-8"))))
-    part.replace(path)
     return path
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from medvl.errors import ConfigError
+from medvl.errors import ConfigError, did_you_mean
 from medvl.models.encoders.base import EncoderOptions, Grid, ImageEncoder
 from medvl.models.encoders.others import (
     DenseNetEncoder,
@@ -53,12 +52,12 @@ def build_encoder(name: str, *, in_channels: int, grid_dhw: Grid, options: Mappi
         ConfigError: no such encoder, options it does not know, or a grid it cannot take.
     """
     if name not in ENCODERS:
-        raise ConfigError(f"unknown encoder {name}; {_hint(name, ENCODERS)}")
+        raise ConfigError(f"unknown encoder {name}; {did_you_mean(name, ENCODERS)}")
     kind = ENCODERS[name]
     known = kind.options.model_fields
     for option in options:
         if option not in known:
-            raise ConfigError(f"encoder {name}: unknown option {option}; {_hint(option, known)}")
+            raise ConfigError(f"encoder {name}: unknown option {option}; {did_you_mean(option, known)}")
     try:
         valid = kind.options.model_validate(dict(options))
     except ValidationError as error:
@@ -66,8 +65,3 @@ def build_encoder(name: str, *, in_channels: int, grid_dhw: Grid, options: Mappi
         place = ".".join(str(part) for part in first["loc"]) or "options"
         raise ConfigError(f"encoder {name}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
     return kind.build(in_channels, grid_dhw, valid)
-
-
-def _hint(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known: {', '.join(sorted(known))}"

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
 from tokenizers import Tokenizer
 
-from medvl.errors import ConfigError
+from medvl.errors import ConfigError, did_you_mean
 from medvl.models.towers.base import TextTower, TowerOptions
 from medvl.models.towers.hf import HfOptions, HfTower
 from medvl.models.towers.llm2vec import Llm2VecOptions, Llm2VecTower
@@ -29,8 +28,7 @@ def build_tower(name: str, *, options: Mapping[str, Any], tokenizer: Tokenizer |
         ConfigError: no such tower, options it does not know, or weights that cannot be loaded.
     """
     if name not in TOWERS:
-        near = difflib.get_close_matches(name, TOWERS, n=1)
-        raise ConfigError(f"unknown text tower {name}; " + (f"did you mean {near[0]}?" if near else f"known: {sorted(TOWERS)}"))
+        raise ConfigError(f"unknown text tower {name}; {did_you_mean(name, TOWERS)}")
     options_type, build = TOWERS[name]
     try:
         wanted = options_type.model_validate(dict(options))

@@ -1,0 +1,26 @@
+"""Files that are there whole or not at all, however many processes write them and wherever one is stopped."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A hidden neighbour to write to, which takes the place of `path` when the block ends and goes when it fails."""
+    part = path.with_name(f".{uuid.uuid4().hex}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def replace_text(path: Path, text: str, mode: int = 0o666) -> None:
+    """Write a UTF-8 text file in one move, with the permissions `mode` less the process's mask."""
+    with whole(path) as part, os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+        file.write(text)
