@@ -55,7 +55,6 @@ CONDITIONS: dict[str, tuple[str, list[str]]] = {
             f"{PAIRS}={{duplicates_as_positives: false}}",
         ],
     ),
-    "RenalCLIP, sentences that no image can show dropped": (R, ["stages.align.visible_only=true"]),
     "Cardiac-CLIP (masked autoencoding)": (C, []),
     "Cardiac-CLIP, attributes instead": (
         C,

@@ -1,4 +1,4 @@
-"""The table of benchmarks/recipes.py: means over seeds, 95 % intervals by patient, paired differences to each system's own recipe.
+"""The table of benchmarks/recipes.py: means over seeds, 95 % intervals by patient and paired differences to each recipe.
 
 One resample of the test patients serves every seed and condition, so that a difference is between answers on the same patients.
 The interval says how far other patients would move the number; the spread over seeds stands beside it.
