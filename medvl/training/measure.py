@@ -6,9 +6,7 @@ likelier it makes their findings than they are on average, and points by attenti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -17,109 +15,51 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from medvl.data.targets import KindTargets
-from medvl.evaluation.grounding import pointing
 from medvl.evaluation.metrics import auroc, bootstrap, concordance, median_rank, recall_at
-from medvl.evaluation.phantom_truth import patient_of, truth_of
 from medvl.evaluation.survival import fit_survival
-from medvl.evaluation.zeroshot import label_of, prompt_bank
-from medvl.models.streams import grounding_map
-from medvl.models.system import System
-from medvl.text.prompts import Finding, FindingList
-from medvl.text.relations import Concepts, existence
-from medvl.training.batches import to_pixels
-from medvl.training.features import embed_texts, pooled_features, represented
+from medvl.text.relations import existence
+from medvl.training.answers import answers, region_names
+from medvl.training.features import embed_texts, pooled_features
+from medvl.training.pointing import pointing_table
+from medvl.training.reader import Reader
 from medvl.training.recipe_stage import Trained
 from medvl.training.samples import KindData, ages_and_outcomes
 
+__all__ = [
+    "Reader",
+    "attribute_auroc",
+    "by_patient",
+    "finding_table",
+    "likenesses",
+    "mean_auroc",
+    "pointing_table",
+    "report_auroc",
+    "retrieval_table",
+    "survival_table",
+]
 GALLERY = 200
-
-
-@dataclass(frozen=True, eq=False)
-class Reader:
-    """A trained system with what it is asked.
-
-    Args:
-        system: trained; kinds: regions by kind; findings: questions; concepts: of streams.
-    """
-
-    system: System
-    kinds: Mapping[str, KindTargets]
-    findings: FindingList
-    concepts: Concepts
-
-    @property
-    def streams(self) -> bool:
-        """Whether concept streams answer, not prompts."""
-        return self.system.streams is not None
-
-    @cached_property
-    def bank(self) -> dict[str, Tensor]:
-        """``finding@region`` to its present and absent prompts (2, E)."""
-        kinds = {name: kind.regions for name, kind in self.kinds.items()}
-        return prompt_bank(self.findings, kinds, lambda texts: embed_texts(self.system.clip, texts))
-
-    def column(self, finding: Finding) -> int:
-        """The finding's place among the concepts."""
-        return [c.key for c in self.concepts.findings].index(finding.truth)
-
-    def features(self, part: KindData) -> Tensor:
-        """(N, P): unit embeddings, or the log odds of every concept."""
-        if not self.streams:
-            return represented(self.system, part, frozenset({"image"}))["image"]
-        found = represented(self.system, part, frozenset({"finding_logits", "anatomy_logits"}))
-        return torch.cat([_odds(found["finding_logits"]), _odds(found["anatomy_logits"])], 1)
-
-    @torch.no_grad()
-    def heat(self, finding: Finding, part: KindData, rows: NDArray[np.int64]) -> Tensor:
-        """(n, D, H, W) evidence for a finding in rows of one region, brought from tokens to the grid of the crops."""
-        crops = part.crops(rows)
-        pixels, kind = to_pixels(crops, part.windows_hu), torch.full((len(rows),), part.index)
-        if self.streams:
-            encoded = self.system.clip.image(pixels)
-            found = self.system.represent({"pixels": pixels, "kind": kind}, frozenset({"finding_attention"}))
-            shown = found["finding_attention"][:, :, self.column(finding)]
-            maps = torch.stack([grounding_map(attention, encoded.grid) for attention in shown])[:, None]
-        else:
-            region = part.cohort.regions[int(part.texts.columns[rows[0]])]
-            pair = self.bank[f"{finding.key}@{region}"]
-            maps = self.system.clip.contributions(pixels, kind, (pair[0] - pair[1])[None])[1]
-        return functional.interpolate(maps.float(), size=crops.shape[1:], mode="trilinear")[:, 0]
-
-    def margins(self, finding: Finding, regions: Sequence[str], features: Tensor) -> NDArray[np.float64]:
-        """(N,) scores of a finding for rows with those region names."""
-        if self.streams:
-            return features[:, self.column(finding)].double().numpy()
-        directions = torch.stack([self.bank[f"{finding.key}@{r}"][0] - self.bank[f"{finding.key}@{r}"][1] for r in regions])
-        return (features * directions).sum(1).double().numpy()
-
-
-def _odds(logits: Tensor) -> Tensor:
-    return logits[..., 1] - logits[..., 0]
 
 
 def finding_table(
     reader: Reader, data: Mapping[str, KindData], features: Mapping[str, Tensor], draws: int
 ) -> dict[str, dict[str, Any]]:
-    """Finding to AUROC against the phantom's truth, its 95 % interval by patient, and counts."""
+    """Finding to AUROC, its 95 % interval by patient, counts, and against what: phantoms' `truth`, or the `report` of others."""
     out = {}
     for finding in reader.findings.findings:
-        part = data[finding.region]
-        regions = [part.cohort.regions[int(c)] for c in part.texts.columns]
-        patients = [patient_of(part.cohort.cases[int(r)]["truth"]) for r in part.texts.rows]
-        truth = [truth_of(finding, region, patient) for region, patient in zip(regions, patients, strict=True)]
-        asked = np.array([t is not None for t in truth])
-        labels = np.array([t for t in truth if t is not None])
-        if len(set(labels.tolist())) < 2:
+        if finding.region not in data:
             continue
-        scores = reader.margins(finding, regions, features[finding.region])[asked]
-        who = np.asarray(part.texts.rows)[asked]
-        interval = bootstrap(lambda rows, y=labels, s=scores: auroc(y[rows], s[rows]), who, n=draws) if draws else None
+        part = data[finding.region]
+        known = answers(finding, part, reader.findings)
+        if not known.both:
+            continue
+        labels, scores = known.labels, reader.margins(finding, region_names(part), features[finding.region])[known.rows]
+        interval = bootstrap(lambda rows, y=labels, s=scores: auroc(y[rows], s[rows]), known.patients, n=draws) if draws else None
         out[finding.key] = {
             "n": len(labels),
             "present": int(labels.sum()),
             "auroc": round(auroc(labels, scores), 4),
             "ci": [round(v, 4) for v in interval] if interval else None,
+            "against": known.against,
         }
     return out
 
@@ -217,48 +157,6 @@ def survival_table(
     return {"n": len(usable), "events": int(e.sum()), "c_index": value, "ci": [round(v, 4) for v in interval]}
 
 
-def pointing_table(
-    reader: Reader, data: Mapping[str, KindData], masks: NDArray[np.uint8], draws: int, most: int = 150
-) -> dict[str, Any]:
-    """How often the highest point of the evidence lies in the lesion, over findings whose place is known, and by chance.
-
-    Args:
-        reader: what is asked.
-        data: of whom.
-        masks: (N, R, D, H, W) bits of the kinds' `marks` on the grid of the crops.
-        draws: of the bootstrap by patient.
-        most: crops of each finding and region.
-    """
-    hits: list[tuple[str, int, float, float]] = []
-    for finding in reader.findings.findings:
-        part = data[finding.region]
-        if finding.truth not in part.kind.marks or finding.given is not None:
-            continue
-        bit = part.kind.marks.index(finding.truth)
-        for column in sorted(set(part.texts.columns.tolist())):
-            rows = np.flatnonzero(part.texts.columns == column)
-            shown = masks[part.texts.rows[rows], column] >> bit & 1
-            chosen = np.flatnonzero(shown.any(axis=(1, 2, 3)))[:most]
-            for start in range(0, len(chosen), 32):
-                batch = chosen[start : start + 32]
-                for heat, i in zip(reader.heat(finding, part, rows[batch]), batch, strict=True):
-                    hit = pointing(heat.numpy(), shown[i])
-                    hits.append((finding.key, int(part.texts.rows[rows[i]]), hit, float(shown[i].mean())))
-    out = {}
-    for name in ("all", *sorted({h[0] for h in hits})):
-        mine = [h for h in hits if name in ("all", h[0])]
-        rate = np.array([h[2] for h in mine])
-        interval = bootstrap(lambda i, r=rate: float(r[i].mean()), [h[1] for h in mine], n=draws) if draws else ()
-        chance = round(float(np.mean([h[3] for h in mine])), 4)
-        out[name] = {
-            "n": len(mine),
-            "rate": round(float(rate.mean()), 4),
-            "ci": [round(v, 4) for v in interval],
-            "chance": chance,
-        }
-    return out
-
-
 def by_patient(data: Mapping[str, KindData], features: Mapping[str, Tensor]) -> list[dict[str, NDArray[np.float32]]]:
     """Of every patient of the cohort, features by region."""
     cohort = next(iter(data.values())).cohort
@@ -280,13 +178,10 @@ def report_auroc(reader: Reader, data: Mapping[str, KindData]) -> float:
     scores = []
     for finding in reader.findings.findings:
         part = data[finding.region]
-        regions = [part.cohort.regions[int(c)] for c in part.texts.columns]
-        rows = zip(part.texts.rows, regions, strict=True)
-        said = [label_of(finding, part.cohort.cases[int(r)]["labels"][region], reader.findings) for r, region in rows]
-        known = np.array([s is not None for s in said])
-        labels = np.array([s for s in said if s is not None])
-        if len(set(labels.tolist())) == 2:
-            scores.append(auroc(labels, reader.margins(finding, regions, features[finding.region])[known]))
+        known = answers(finding, part, reader.findings, reports=True)
+        if known.both:
+            margins = reader.margins(finding, region_names(part), features[finding.region])
+            scores.append(auroc(known.labels, margins[known.rows]))
     return float(np.mean(scores)) if scores else float("nan")
 
 

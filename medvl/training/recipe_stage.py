@@ -93,6 +93,11 @@ class RecipeTask(Task):
         self._names = list(data.kinds)
         self._chosen = {name: trained.objective(name, options) for name, options in stage.objectives.items()}
         self._needs = frozenset(n for o in self._chosen.values() for n in o.needs)
+        self._said = {
+            name: part.sentences(visible_only=stage.visible_only, strip_numbers=stage.strip_numbers)
+            for name, part in data.kinds.items()
+            if self._needs & _TEXT_NEEDS and not data.texts
+        }
         self._draws = {name: StatementDraw(pool) for name, pool in data.statements.items()} if stage.statements else {}
 
     def plan(self, step: int) -> Plan:
@@ -129,7 +134,7 @@ class RecipeTask(Task):
         inputs = {"kind": torch.from_numpy(kind.astype(np.int64))}
         inputs["seed"] = torch.tensor([int(rng.integers(2**31)) for rng in rngs], dtype=torch.int64)
         if self._needs - _NO_IMAGE:
-            inputs |= self._images(kind, row, rngs)
+            inputs |= self._images(plan.step, kind, row, rngs)
         if self._needs & _TEXT_NEEDS:
             inputs |= self._texts(kind, row, rngs)
         if self._draws and len(part.get("statements", ())):
@@ -139,14 +144,17 @@ class RecipeTask(Task):
     def _part(self, kind: int) -> KindData:
         return self._data.kinds[self._names[kind]]
 
-    def _images(self, kind: NDArray[np.int64], row: NDArray[np.int64], rngs: list[np.random.Generator]) -> dict[str, Tensor]:
+    def _images(
+        self, step: int, kind: NDArray[np.int64], row: NDArray[np.int64], rngs: list[np.random.Generator]
+    ) -> dict[str, Tensor]:
         if self.stage.images == "cached":
             rows = [self._data.features[self._names[k]][int(r)] for k, r in zip(kind, row, strict=True)]
             return {"features": torch.stack(rows)}
         out = []
         for k, r, rng in zip(kind, row, rngs, strict=True):
             part = self._part(int(k))
-            crop = part.crop(int(r), rng if self.stage.phase == "random" else None)
+            patient = int(part.texts.rows[int(r)])  # all regions of a patient share the phase
+            crop = part.crop(int(r), self._rng("phase", step, patient) if self.stage.phase == "random" else None)
             out.append(to_pixels((vary(crop, rng) if self.stage.vary else crop)[None], part.windows_hu))
         return {"pixels": torch.cat(out).contiguous(memory_format=torch.channels_last_3d)}
 
@@ -156,9 +164,7 @@ class RecipeTask(Task):
             return {"text_features": torch.stack([s[int(g.integers(len(s)))] for s, g in zip(states, rngs, strict=True)])}
         said = []
         for k, r, rng in zip(kind, row, rngs, strict=True):
-            part = self._part(int(k))
-            parts = (part.visible if self.stage.visible_only else part.texts.sentences)[int(r)]
-            said.append(arranged(parts, rng, self.stage.drop_sentences))
+            said.append(arranged(self._said[self._names[int(k)]][int(r)], rng, self.stage.drop_sentences))
         clip = self.trained.system.clip
         ids, mask = clip.tokenize(said, clip.text.max_length if "text_tokens" in self._needs else None)
         return {"ids": ids, "mask": mask}

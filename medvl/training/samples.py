@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -16,7 +16,9 @@ from medvl.data.statements import RegionTexts, Statements, ontology_of, region_t
 from medvl.data.targets import KindTargets
 from medvl.imaging.preprocess import MIN_COVERED
 from medvl.recipe import Recipe
+from medvl.text import faithful
 from medvl.text.relations import Concepts, relation_matrix, relations
+from medvl.text.report import split_sentences
 from medvl.text.visible import visible_sentences
 
 
@@ -42,12 +44,29 @@ class KindData:
         return len(self.texts)
 
     def crop(self, row: int, rng: np.random.Generator | None = None) -> NDArray[np.int16]:
-        """(D, H, W) int16 HU of one row: of its patient's main scan, or with `rng` of any that covers the region."""
+        """(D, H, W) int16 HU of one row: of its patient's main scan, or with `rng` of any that covers the region.
+
+        Generators in the same state pick the same scan for all of a patient's regions of this kind, among the scans that hold
+        all that the patient has of them; only where no scan does, each region's is picked for itself.
+        """
         place, column = int(self.texts.rows[row]), int(self.texts.columns[row])
         if rng is None or self.cohort.phase_hu is None:
             return np.asarray(self.cohort.hu[place, column])
-        there = self.there[place : place + 1, :, column]
-        return np.asarray(self.cohort.phase_hu[place, int(pick_phase(rng, there)[0]), column])
+        mine = self.there[place][:, [self.cohort.regions.index(name) for name in self.kind.regions]]
+        whole = mine[:, mine.any(axis=0)].all(axis=1)
+        there = whole if whole.any() else self.there[place, :, column]
+        return np.asarray(self.cohort.phase_hu[place, int(pick_phase(rng, there[None])[0]), column])
+
+    def one_scan(self, scan: int) -> tuple[KindData, NDArray[np.int64]]:
+        """The rows whose patient's scan of that number holds the region, as if there were no other scan, and their numbers."""
+        if self.cohort.phase_hu is None or self.cohort.phase_covered is None:
+            raise ValueError("these patients have single scans")
+        rows = np.flatnonzero(self.there[self.texts.rows, scan, self.texts.columns])
+        hu, covered = self.cohort.phase_hu[:, scan], self.cohort.phase_covered[:, scan]
+        cohort = replace(self.cohort, hu=hu, covered=covered, phase_hu=None, phase_covered=None, phases=())
+        said = self.texts
+        texts = RegionTexts(said.rows[rows], said.columns[rows], [said.sentences[int(r)] for r in rows], said.targets[rows])
+        return replace(self, texts=texts, cohort=cohort), rows
 
     @cached_property
     def there(self) -> NDArray[np.bool_]:
@@ -69,10 +88,15 @@ class KindData:
         """(N,) numbers, equal where two rows have the same text."""
         return np.unique([" ".join(parts) for parts in self.texts.sentences], return_inverse=True)[1]
 
-    @cached_property
-    def visible(self) -> list[list[str]]:
-        """The sentences that an image can show; all of a row's when none would be left."""
-        return [list(visible_sentences(parts).kept) or parts for parts in self.texts.sentences]
+    def sentences(self, *, visible_only: bool, strip_numbers: bool) -> list[list[str]]:
+        """Each row's report in sentences: those that an image can show, or all of a row's when none would be left.
+
+        With `strip_numbers` the reports are cleaned first as the RenalCLIP release does, and split anew.
+        """
+        said = self.texts.sentences
+        if strip_numbers:
+            said = [split_sentences(faithful.strip_numbers(" ".join(parts))) or parts for parts in said]
+        return [list(visible_sentences(parts).kept) or parts for parts in said] if visible_only else said
 
     def relations(self, concepts: Concepts) -> NDArray[np.int8]:
         """(N, A, F) relations that each row's text states."""
