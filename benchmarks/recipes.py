@@ -64,7 +64,7 @@ CONDITIONS: dict[str, tuple[str, list[str]]] = {
             "stages.masked.steps=900",
         ],
     ),
-    "Cardiac-CLIP, no first stage": (C, ["stages.masked.steps=0", "stages.align.steps=570"]),
+    "Cardiac-CLIP, no first stage": (C, ["stages.masked.steps=0", "stages.align.steps=550"]),
     "Cardiac-CLIP, hard targets": (C, [f"{PAIRS}={{targets: identity}}"]),
     "Cardiac-CLIP, as released": (
         C,
