@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medvl.data.targets import KindTargets
-from medvl.errors import ConfigError
+from medvl.errors import ConfigError, did_you_mean
 from medvl.imaging.preprocess import Contract
 from medvl.models.config import LocaliserConfig
 from medvl.models.system import PARTS, SystemConfig
@@ -53,6 +53,7 @@ class StageConfig(_Strict):
         phase: each patient's ``main`` phase or a ``random`` one of those there are.
         vary: shift, gain, offset and noise at random.
         drop_sentences: probability that a sentence of a report is left out; visible_only: leave out what no image can show.
+        strip_numbers: clean reports as the RenalCLIP release does, which damages sizes; see `medvl.text.faithful`.
         still_statistics: batch norm keeps its running statistics.
         pieces: of the gradient cache; accumulate: batches a step.
     """
@@ -75,6 +76,7 @@ class StageConfig(_Strict):
     vary: bool = True
     drop_sentences: float = 0.0
     visible_only: bool = False
+    strip_numbers: bool = False
     still_statistics: bool = False
     precision: Literal["bf16", "fp32"] = "bf16"
     pieces: int = 1
@@ -164,6 +166,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(f"{path} must hold keys and values, found {type(values).__name__}")
     for override in overrides:
         _override(values, override)
+    _refuse_placeholders(values, path)
     try:
         recipe = Recipe.model_validate(values)
         recipe.input_contract  # noqa: B018 - raises when the contract is wrong
@@ -172,6 +175,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except (TypeError, ValueError) as error:  # of a contract whose values are no numbers
         raise ConfigError(f"{path}: contract: {error}") from error
     return recipe
+
+
+def _refuse_placeholders(node: Any, path: Path, place: str = "") -> None:
+    """Stop at a `<value>` that the recipe leaves to whoever runs it."""
+    if isinstance(node, str) and node.startswith("<") and node.endswith(">"):
+        raise ConfigError(f"{path}: {place} is left to you; give --set {place}=..., a {node[1:-1]}")
+    named = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in named:
+        _refuse_placeholders(value, path, f"{place}.{key}" if place else str(key))
 
 
 def _override(values: dict[str, Any], text: str) -> None:
@@ -198,8 +210,7 @@ def _named(entries: list[Any], name: str, text: str) -> Any:
         if isinstance(entry, dict) and entry.get("name") == name:
             return entry
     known = [str(e.get("name")) for e in entries if isinstance(e, dict)]
-    near = difflib.get_close_matches(name, known, n=1)
-    raise ConfigError(f"--set {text}: nothing is called {name}" + (f"; did you mean {near[0]}?" if near else f"; known: {known}"))
+    raise ConfigError(f"--set {text}: nothing is called {name}; {did_you_mean(name, known)}")
 
 
 def _explain(error: ValidationError, path: Path) -> str:

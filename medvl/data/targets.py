@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from medvl.text.nephrometry import radius_class
+
 UNKNOWN = -1
 SAME_SIZE, OTHER_SIZE = 1.12, 1.3
 
@@ -49,7 +51,10 @@ class Targets:
 
 
 def encode_labels(rows: Sequence[Mapping[str, Any]], kind: KindTargets) -> Targets:
-    """Extractor output, one mapping per row, as arrays; uncertain (2) counts as unknown."""
+    """Extractor output, one mapping per row, as arrays; uncertain (2) counts as unknown.
+
+    `renal_radius` follows from `mass_size_mm`, as reports state the size and not the class.
+    """
     binary = np.full((len(rows), len(kind.binary)), UNKNOWN, np.int8)
     classes = np.full((len(rows), len(kind.classes)), UNKNOWN, np.int8)
     numbers = np.full((len(rows), len(kind.numbers)), np.nan, np.float32)
@@ -58,8 +63,10 @@ def encode_labels(rows: Sequence[Mapping[str, Any]], kind: KindTargets) -> Targe
             if row.get(name) in (0, 1):
                 binary[i, k] = row[name]
         for k, (name, values) in enumerate(kind.classes.items()):
-            if row.get(name) in values:
-                classes[i, k] = values.index(row[name])
+            size = row.get("mass_size_mm") if name == "renal_radius" else None
+            value = row.get(name) if size is None else radius_class(float(size))
+            if value in values:
+                classes[i, k] = values.index(value)
         for k, (name, (mean, spread)) in enumerate(kind.numbers.items()):
             value = row.get(name)
             if value is not None:

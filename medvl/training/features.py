@@ -12,6 +12,7 @@ from torch.nn import functional
 from medvl.models.clip import RegionClip
 from medvl.models.system import System
 from medvl.models.text_cache import embed_cached
+from medvl.recipe import StageConfig
 from medvl.training.batches import to_pixels
 from medvl.training.samples import KindData, arranged
 
@@ -60,11 +61,11 @@ def projected_texts(clip: RegionClip, states: Tensor) -> Tensor:
     return functional.normalize(clip.text_projection(states).float(), dim=-1)
 
 
-def text_versions(part: KindData, versions: int, seed: int, *, visible_only: bool) -> list[list[str]]:
-    """Each row's report as it stands and in `versions` - 1 other orders of its sentences."""
+def text_versions(part: KindData, stage: StageConfig, seed: int) -> list[list[str]]:
+    """Each row's report as the stage reads it, as it stands and in `text_versions` - 1 other orders of its sentences."""
     rng = np.random.default_rng([seed, 23, part.index])
-    sentences = part.visible if visible_only else part.texts.sentences
-    return [[" ".join(parts), *(arranged(parts, rng) for _ in range(versions - 1))] for parts in sentences]
+    said = part.sentences(visible_only=stage.visible_only, strip_numbers=stage.strip_numbers)
+    return [[" ".join(parts), *(arranged(parts, rng) for _ in range(stage.text_versions - 1))] for parts in said]
 
 
 def text_states(clip: RegionClip, texts: list[str], folder: Path) -> Tensor:

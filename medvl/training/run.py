@@ -208,7 +208,7 @@ def _stage_data(work: Workspace, trained: Trained, stage: StageConfig) -> StageD
     texts: dict[str, Any] = {}
     if stage.texts == "cached":
         for name, part in work.train.items():
-            said = text_versions(part, stage.text_versions, work.recipe.seed, visible_only=stage.visible_only)
+            said = text_versions(part, stage, work.recipe.seed)
             flat = text_states(trained.system.clip, [t for versions in said for t in versions], work.stages / "texts")
             texts[name] = flat.unflatten(0, (len(said), stage.text_versions))
     return StageData(
