@@ -9,6 +9,7 @@ from sklearn.metrics import f1_score
 
 from medvl.text.labels import extract, extract_text
 from medvl.text.ontology import BUILT_IN, built_in, load_ontology
+from medvl.text.relations import relations
 from medvl.text.report import parse_report
 
 CHEST = load_ontology("chest")
@@ -68,6 +69,23 @@ def test_a_whole_report_is_read_without_its_history() -> None:
 def test_items_of_an_impression_stand_alone() -> None:
     found = extract_text('Trachea is open. " No consolidation" Bronchiectasis in both lungs. • Emphysema', CHEST)
     assert (found["consolidation"], found["bronchiectasis"], found["emphysema"]) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "finding", "place"),
+    [
+        ("Emphysema in the upper lobe of the right lung.", "emphysema", "lung_right"),
+        ("In the lingula a nodule is seen.", "lung_nodule", "lung_left"),
+        ("Bilateral lung nodules.", "lung_nodule", "lungs"),
+        ("Left pleural effusion.", "pleural_effusion", "pleura_left"),
+        ("No pleural effusion.", "pleural_effusion", "pleurae"),
+        ("Enlarged lymph nodes in both axillae.", "lymphadenopathy", "axillae"),
+        ("A catheter ends in the heart.", "medical_material", "heart"),
+        ("Bronchiectasis is seen in the left lower lobe.", "bronchiectasis", "bronchi"),
+    ],
+)
+def test_where_a_finding_stands(text: str, finding: str, place: str) -> None:
+    assert [(e.finding, e.anatomy) for e in relations(text, CHEST).edges] == [(finding, place)]
 
 
 def test_the_chest_table_is_read_when_named_only() -> None:

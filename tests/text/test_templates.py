@@ -13,7 +13,8 @@ from medvl.text.ontology import built_in, load_ontology
 from medvl.text.templates import pathology_vector, prompt_pairs, template_text
 
 KIDNEY, HEART = built_in()
-NOTHING = {o.name: extract_text("", o) for o in built_in()}
+CHEST = load_ontology("chest")
+NOTHING = {o.name: extract_text("", o) for o in (KIDNEY, HEART, CHEST)}
 
 
 def back(labels: dict[str, Any], ontology: Any) -> dict[str, Any]:
@@ -28,7 +29,7 @@ def test_labels_of_phantom_reports_come_back() -> None:
                 assert back(labels[region], ontology) == labels[region], template_text(labels[region], ontology)
 
 
-@pytest.mark.parametrize("ontology", [KIDNEY, HEART], ids=lambda o: o.name)
+@pytest.mark.parametrize("ontology", [KIDNEY, HEART, CHEST], ids=lambda o: o.name)
 def test_each_status_of_each_finding_comes_back(ontology: Any) -> None:
     names = [n for key in ontology.findings for n in ontology.named(key)]
     for name, status in product(names, (0, 1, 2)):
@@ -69,13 +70,13 @@ def test_the_grammar() -> None:
 
 
 def test_prompt_pairs_state_their_finding_and_its_absence() -> None:
-    for ontology in (KIDNEY, HEART):
+    for ontology in (KIDNEY, HEART, CHEST):
         pairs = prompt_pairs(ontology)
         for key, (present, absent) in pairs.items():
             if key != "mass_large":
                 assert extract_text(present, ontology)[key] == 1, present
                 assert extract_text(absent, ontology)[key] == 0, absent
-    assert len(prompt_pairs(KIDNEY)) == 10
+    assert (len(prompt_pairs(KIDNEY)), len(prompt_pairs(CHEST))) == (10, 18)
     assert prompt_pairs(HEART)["pleural_effusion_left"] == (
         "There is a left pleural effusion at the left pleural space.",
         "There is no left pleural effusion at the left pleural space.",
