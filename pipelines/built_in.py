@@ -32,6 +32,12 @@ def bundle_folder(name: str) -> Path:
     raise BundleError(f"no bundle called {name} and no such folder; built in: {', '.join(bundles()) or 'none'}")
 
 
+def recipes() -> dict[str, str]:
+    """Built-in recipes by name, each with its summary."""
+    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted((_root() / "recipes").glob("*.yaml"))}
+    return {name: next(line[9:] for line in text.splitlines() if line.startswith("summary: ")) for name, text in found.items()}
+
+
 def recipe_file(name: str) -> Path:
     """The file of a recipe given by name or path.
 

@@ -39,6 +39,13 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Parallel(StrEnum):
+    """How weights are held when several processes train."""
+
+    ddp = "ddp"
+    fsdp = "fsdp"
+
+
 class Format(StrEnum):
     """File format of phantom volumes."""
 
@@ -66,6 +73,15 @@ def _existing(*paths: Path) -> None:
 def _show_version(value: bool) -> None:
     if value:
         typer.echo(f"medvl {__version__}")
+        raise typer.Exit
+
+
+def _list_recipes(value: bool) -> None:
+    if value:
+        from .built_in import recipes
+
+        for name, summary in recipes().items():
+            typer.echo(f"{name}: {summary}")
         raise typer.Exit
 
 
@@ -162,14 +178,19 @@ def view(
 
 @app.command(
     epilog=_examples(
+        "medvl train --list",
+        "medvl train renalclip-small --out runs/first --dry-run",
         "medvl train renalclip-small --out runs/first",
         "medvl train cardiac-clip-small --out runs/longer --set stages.masked.steps=6000",
         "medvl train medslip-small --out runs/ours --table studies.csv",
+        "torchrun --nproc-per-node 2 --no-python medvl train renalclip-small --out runs/two",
     )
+    + "\n\nFurther exit codes: 4 a stage diverged; 130 Ctrl-C and 143 SIGTERM, after which the same command goes on."
 )
 def train(
-    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe file, or the name of a built-in recipe.")],
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe file, or the name of a built-in recipe (--list).")],
     out: OutOption,
+    *,
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key; may be repeated.")
     ] = None,
@@ -179,6 +200,25 @@ def train(
     places: Annotated[
         str | None, typer.Option(metavar="BUNDLE", help="Bundle whose localiser finds regions in the table's scans.")
     ] = None,
+    device: Annotated[
+        Device, typer.Option(metavar="auto|cpu|cuda", help="auto takes a CUDA device where there is one.")
+    ] = Device.auto,
+    parallel: Annotated[
+        Parallel, typer.Option(metavar="ddp|fsdp", help="Under torchrun: weights copied to each process, or sharded.")
+    ] = Parallel.ddp,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Threads of each process; default: torch decides.")
+    ] = None,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(metavar="MINUTES", min=0, help="Time between checkpoints; 0 writes one after every step.")
+    ] = 2.0,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write the curves for TensorBoard, in each stage's folder.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show stages, sizes and cohorts; train and write nothing.")] = False,
+    listed: Annotated[
+        bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="Name the built-in recipes.")
+    ] = False,
 ) -> None:
     """Train as a recipe says, stage by stage; run again, it goes on where it stopped."""
     _well_formed(overrides or [])
@@ -186,7 +226,21 @@ def train(
         _existing(table)
     from . import train as verb
 
-    raise typer.Exit(verb.run(config, out, overrides or [], table, places))
+    raise typer.Exit(
+        verb.run(
+            config,
+            out,
+            overrides or [],
+            table,
+            places,
+            device=device.value,
+            parallel=parallel.value,
+            threads=threads,
+            checkpoint_minutes=checkpoint_minutes,
+            tensorboard=tensorboard,
+            dry_run=dry_run,
+        )
+    )
 
 
 @app.command(

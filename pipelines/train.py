@@ -2,88 +2,192 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from medvl.errors import ConfigError
 
 from .built_in import bundle_folder, findings_file, recipe_file
-from .console import err, say, warn
+from .console import warn
+from .progress import Shown, Told
 
 if TYPE_CHECKING:
     from medvl.data.cohort import Cohort
+    from medvl.models.bundle import Bundle
     from medvl.models.localiser import Localiser
     from medvl.recipe import Recipe
-    from medvl.training.recipe_stage import Trained
+    from medvl.text.prompts import FindingList
+    from medvl.training.machine import Machine
     from medvl.training.run import Workspace
 
-INTERRUPTED = 143
+DIVERGED = 4
 
 
-def run(config: str, out: Path, overrides: list[str], table: Path | None = None, places: str | None = None) -> int:
-    """Exit code 0 with the stages in `OUT/stages` and the bundle in `OUT/bundle`; 143 when stopped by a signal.
+@dataclass(frozen=True)
+class Job:
+    """What a run is about.
 
     Args:
-        config: recipe file or name; out: folder of the run; overrides: key=value.
+        recipe: resolved; out: folder of the run; machine: how the machine is used.
+        findings: questions, and findings_text: the file they came from.
+        table: studies and reports to learn from, or None for the recipe's phantoms.
+        places: bundle whose localiser finds the regions of the table's scans, if another than the recipe's.
+    """
+
+    recipe: Recipe
+    out: Path
+    machine: Machine
+    findings: FindingList
+    findings_text: str
+    table: Path | None
+    places: str | None
+
+
+def run(
+    config: str,
+    out: Path,
+    overrides: Sequence[str] = (),
+    table: Path | None = None,
+    places: str | None = None,
+    *,
+    device: str = "auto",
+    parallel: str = "ddp",
+    threads: int | None = None,
+    checkpoint_minutes: float = 2.0,
+    tensorboard: bool = False,
+    dry_run: bool = False,
+) -> int:
+    """Exit code 0 with the stages in `OUT/stages` and the bundle in `OUT/bundle`.
+
+    Args:
+        config: recipe file or name.
+        out: folder of the run.
+        overrides: key=value.
         table: studies and reports to learn from; without it the recipe's phantoms.
         places: bundle whose localiser finds the regions of the table's scans.
+        device: auto, cpu or cuda.
+        parallel: ddp or fsdp, when torchrun started several processes.
+        threads: of torch in each process.
+        checkpoint_minutes: between checkpoints.
+        tensorboard: also write events.
+        dry_run: only say what would be done.
+
+    Returns:
+        0; 130 or 143 when stopped by Ctrl-C or SIGTERM; 4 when a stage diverged.
 
     Raises:
-        ConfigError: the recipe or the table is wrong.
+        ConfigError: the recipe, the table or an option is wrong.
     """
     from medvl.recipe import load_recipe
     from medvl.text.prompts import load_findings
 
-    recipe = load_recipe(recipe_file(config), overrides)
-    listed = findings_file(recipe.findings)
-    findings = load_findings(listed)
-    from medvl.training.finish import export
-    from medvl.training.loop import Interrupted
-    from medvl.training.run import open_workspace, run_stages
-
-    with _bars(out) as progress:
-        given = _from_table(recipe, table, out, places, progress) if table else None
+    with _stoppable():
         try:
-            work = open_workspace(recipe, out, out / "cohorts", progress, findings, given=given)
-            trained = run_stages(work)
-            localiser = _localiser(recipe, out, progress)
-        except Interrupted:
-            warn(f"stopped; the same command goes on from the last checkpoint in {out / 'stages'}")
-            return INTERRUPTED
-    _receipts(work, trained)
-    if trained.system.streams is not None or localiser is None:
-        why = "it answers by concept streams" if localiser is not None else "it names no localiser"
-        say(f"Trained: {out / 'stages'}. No bundle: {why}. Held-out table: python benchmarks/recipes.py")
-        return 0
-    warn("fitting calibration, limits and survival; writing the bundle")
-    bundle = export(work, trained, localiser, findings, listed.read_text(encoding="utf-8"))
-    say(f"Bundle: {bundle.folder}  ({bundle.sha256[:12]})")
-    say(f"Held-out table: medvl evaluate --bundle {bundle.folder}")
+            recipe = load_recipe(recipe_file(config), overrides)
+            listed = findings_file(recipe.findings)
+            findings = load_findings(listed)
+            if dry_run:
+                from .train_plan import show_plan
+
+                return show_plan(recipe, out, table)
+            machine = _machine(device, parallel, threads, checkpoint_minutes, tensorboard)
+            return _run(Job(recipe, out, machine, findings, listed.read_text(encoding="utf-8"), table, places))
+        except _Stopped as stopped:
+            if _first():
+                warn(f"stopped; the same command goes on from what is finished in {out}")
+            return 128 + stopped.number
+
+
+def _machine(device: str, parallel: str, threads: int | None, minutes: float, tensorboard: bool) -> Machine:
+    import torch
+
+    from medvl.training.machine import Machine
+
+    if parallel not in ("ddp", "fsdp"):
+        raise ConfigError(f"parallel is {parallel}; known: ddp, fsdp")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return Machine(device, "ddp" if parallel == "ddp" else "fsdp", 60 * minutes, tensorboard)
+
+
+def _run(job: Job) -> int:
+    """Train and write the bundle; the first of several processes alone prints."""
+    from medvl.training.loop import Diverged, Interrupted
+    from medvl.training.machine import FirstFailed
+
+    from .train_report import tell
+
+    leads = job.machine.world.leads
+    try:
+        work, localiser, bundle = _train(job)
+    except Interrupted as error:
+        if leads:
+            warn(f"stopped after a checkpoint: {error}")
+        return error.exit_code
+    except Diverged as error:
+        if leads:
+            warn(f"medvl: {error}")
+        return DIVERGED
+    except FirstFailed:
+        return 1
+    if leads:
+        tell(work, localiser, bundle)
     return 0
 
 
-def _localiser(recipe: Recipe, out: Path, progress: Callable[..., None]) -> Localiser | None:
+def _train(job: Job) -> tuple[Workspace, Localiser | None, Bundle | None]:
+    """The finished run; a bundle that an earlier call made of the very same is kept."""
+    from medvl.training.finish import export
+    from medvl.training.run import open_workspace, run_stages
+
+    from .train_report import finished, note_finished
+
+    world = job.machine.world
+    with Shown(world.leads) as progress:
+        given = job.machine.once(lambda: _from_table(job, progress)) if job.table else None
+        work = open_workspace(job.recipe, job.out, job.out / "cohorts", progress, job.findings, given=given, machine=job.machine)
+        kept = finished(work, job.findings_text)
+        if world.lead(lambda: kept is not None):
+            return work, None, kept
+        trained = run_stages(work)
+        localiser = _localiser(job, progress)
+    bundle = None
+    if world.leads and localiser is not None and trained.system.streams is None:
+        warn("fitting calibration, limits and survival; writing the bundle")
+        bundle = export(work, trained, localiser, job.findings, job.findings_text)
+        note_finished(work, job.findings_text, bundle)
+    world.agree()
+    return work, localiser, bundle
+
+
+def _localiser(job: Job, progress: Told) -> Localiser | None:
     """Trained by the recipe, or taken from the bundle it names."""
     from medvl.training.localise import from_bundle, localise_stage
 
+    recipe, stages = job.recipe, job.out / "stages"
     if recipe.localise is not None:
-        return localise_stage(recipe, out / "stages", lambda done, total, told: progress("localiser", done, total, told))
+        return localise_stage(recipe, stages, lambda done, total, told: progress("localiser", done, total, told), job.machine)
     return from_bundle(bundle_folder(recipe.localiser_from)) if recipe.localiser_from else None
 
 
-def _from_table(recipe: Recipe, table: Path, out: Path, places: str | None, progress: Callable[..., None]) -> dict[str, Cohort]:
-    """Training and validation cohorts of the studies in a table; what could not be taken is listed in `OUT/rejects.csv`."""
+def _from_table(job: Job, progress: Told) -> dict[str, Cohort]:
+    """Training and validation cohorts of the studies in a table; `rejects.csv` beside them lists what could not be taken."""
     from medvl.data.table import open_table
     from medvl.data.table_cohort import build_table
     from medvl.models.bundle import open_bundle
 
     from .locate import Locator
 
-    bundle = open_bundle(bundle_folder(places or recipe.localiser_from or "phantom-demo"))
+    recipe, table, folder = job.recipe, job.table or Path(), job.out / "cohorts"
+    bundle = open_bundle(bundle_folder(job.places or recipe.localiser_from or "phantom-demo"))
     cohorts = build_table(
-        out / "cohorts",
+        folder,
         open_table(table, split_seed=recipe.seed),
         recipe.input_contract,
         Locator(bundle.folder, recipe.input_contract.names),
@@ -92,45 +196,45 @@ def _from_table(recipe: Recipe, table: Path, out: Path, places: str | None, prog
         workers=recipe.workers,
         progress=lambda split, done, total: progress(f"{split} studies", done, total, {}),
     )
-    missing = [name for name in ("train", "validation") if name not in cohorts or not len(cohorts[name])]
+    missing = [name for name in ("train", "validation") if name not in cohorts or not (cohorts[name].covered > 0).any()]
     if missing:
-        raise ConfigError(f"no usable {missing[0]} study in {table.name}; see rejects.csv in {out / 'cohorts'}")
+        raise ConfigError(
+            f"no usable {missing[0]} study in {table.name}; see rejects.csv in {folder}, or fill the column split of the table"
+        )
     return cohorts
 
 
-def _receipts(work: Workspace, trained: Trained) -> None:
-    """Say what each stage cost."""
-    from medvl.training.run import stage_folder
+class _Stopped(KeyboardInterrupt):
+    """SIGTERM or Ctrl-C outside the steps of a stage."""
 
-    for index, stage in enumerate(work.recipe.stages):
-        path = stage_folder(work, index) / "receipt.json"
-        if path.exists():
-            r: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            mfu = f", {r['mfu']:.0%} of peak" if r.get("mfu") else ""
-            say(f"{stage.name}: {r['steps']} steps, {r['wall_s']:.0f} s, {r['samples_per_s']:.1f} samples/s{mfu}")
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
-class _bars:  # noqa: N801 - used as a function in a with statement
-    """Progress bars on the error stream, one a stage."""
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Turn SIGTERM and SIGINT of this process into `_Stopped`; processes forked from it die of them as usual."""
+    owner, before = os.getpid(), dict[int, object]()
 
-    def __init__(self, out: Path) -> None:
-        self._out = out
+    def stop(number: int, _: FrameType | None) -> None:
+        if os.getpid() == owner:
+            raise _Stopped(number)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
 
-    def __enter__(self) -> Callable[[str, int, int, Mapping[str, float]], None]:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, stop)
+    except ValueError:  # not the main thread: signals are somebody else's
+        pass
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
 
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._bars = Progress(*columns, TextColumn("{task.fields[told]}"), console=err())
-        tasks: dict[str, TaskID] = {}
 
-        def progress(name: str, done: int, total: int, values: Mapping[str, float]) -> None:
-            if name not in tasks:
-                tasks[name] = self._bars.add_task(name, total=total, told="")
-            shown = "  ".join(f"{k} {v:.3f}" for k, v in list(values.items())[:4])
-            self._bars.update(tasks[name], completed=done, total=total, told=shown)
-
-        self._bars.start()
-        return progress
-
-    def __exit__(self, *error: object) -> None:
-        self._bars.stop()
+def _first() -> bool:
+    """Whether this is the first process of a run, before the processes know of each other."""
+    return os.environ.get("RANK", "0") == "0"

@@ -21,17 +21,18 @@ from medvl.training.samples import KindData, arranged
 def represented(system: System, part: KindData, needs: frozenset[str], batch: int = 64) -> dict[str, Tensor]:
     """Image representations by name, (N, ...) float32 of every row's crop, in evaluation mode."""
     system.eval()
+    device = next(system.parameters()).device
     out: dict[str, list[Tensor]] = {}
     for start in range(0, len(part), batch):
         rows = np.arange(start, min(start + batch, len(part)))
         inputs = {
-            "pixels": to_pixels(part.crops(rows), part.windows_hu),
-            "kind": torch.full((len(rows),), part.index),
+            "pixels": to_pixels(part.crops(rows), part.windows_hu).to(device),
+            "kind": torch.full((len(rows),), part.index, device=device),
         }
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16):
             for name, value in system.represent(inputs, needs).items():
                 if name in needs:
-                    out.setdefault(name, []).append(value.float())
+                    out.setdefault(name, []).append(value.float().cpu())
     return {name: torch.cat(parts) for name, parts in out.items()}
 
 
@@ -39,12 +40,13 @@ def represented(system: System, part: KindData, needs: frozenset[str], batch: in
 def pooled_features(clip: RegionClip, part: KindData, batch: int = 64) -> Tensor:
     """(N, P) float32 pooled features of every row's crop, in evaluation mode."""
     clip.eval()
+    device = next(clip.parameters()).device
     out = []
     for start in range(0, len(part), batch):
         rows = np.arange(start, min(start + batch, len(part)))
-        with torch.autocast("cpu", torch.bfloat16):
-            pixels = to_pixels(part.crops(rows), part.windows_hu)
-            out.append(clip.pooled(pixels, torch.full((len(rows),), part.index)).float())
+        with torch.autocast(device.type, torch.bfloat16):
+            pixels = to_pixels(part.crops(rows), part.windows_hu).to(device)
+            out.append(clip.pooled(pixels, torch.full((len(rows),), part.index, device=device)).float().cpu())
     return torch.cat(out)
 
 
@@ -52,7 +54,12 @@ def pooled_features(clip: RegionClip, part: KindData, batch: int = 64) -> Tensor
 def embed_texts(clip: RegionClip, texts: list[str], batch: int = 128) -> Tensor:
     """(N, E) unit embeddings of texts, in evaluation mode."""
     clip.eval()
-    return torch.cat([clip.embed_text(*clip.tokenize(texts[i : i + batch])) for i in range(0, len(texts), batch)])
+    device = next(clip.parameters()).device
+    out = []
+    for start in range(0, len(texts), batch):
+        ids, mask = clip.tokenize(texts[start : start + batch])
+        out.append(clip.embed_text(ids.to(device), mask.to(device)).cpu())
+    return torch.cat(out)
 
 
 @torch.no_grad()

@@ -23,8 +23,9 @@ from medvl.models.bundle import open_bundle
 from medvl.models.config import LocaliserConfig
 from medvl.models.localiser import Localiser, coarse_geometry
 from medvl.recipe import Recipe, as_plain
-from medvl.training.kept import keep, take
-from medvl.training.loop import LoopOptions, fit
+from medvl.training.kept import settle
+from medvl.training.loop import fit
+from medvl.training.machine import Machine
 from medvl.training.task import Part, Plan, Task
 
 PAINT_MM = (5.0, 4.0, 4.0)
@@ -109,23 +110,24 @@ class LocaliseTask(Task):
         return [(list(self.model.parameters()), 1.0)]
 
 
-def localise_stage(recipe: Recipe, stages: Path, progress: Callable[[int, int, Mapping[str, float]], None]) -> Localiser:
-    """The recipe's localiser, trained, or read back when its stage is there already."""
+def localiser_folder(recipe: Recipe, stages: Path) -> Path:
+    """Where the recipe's localiser is kept: a hash of everything it depends on."""
     plain = as_plain(recipe)
     what = [plain["localiser"], plain["localise"], recipe.cohort.seed, recipe.seed]
-    folder = stages / f"localiser-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]}"
-    torch.manual_seed(recipe.seed)
-    model = Localiser(recipe.localiser)
-    if take(model, folder):
-        return model
-    config = recipe.localise
+    return stages / f"localiser-{hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:12]}"
+
+
+def localise_stage(
+    recipe: Recipe, stages: Path, progress: Callable[[int, int, Mapping[str, float]], None], machine: Machine | None = None
+) -> Localiser:
+    """The recipe's localiser on the processor, trained, or read back when its stage is there already."""
+    machine, config = machine or Machine(), recipe.localise
     if config is None:
         raise ConfigError(f"recipe {recipe.name} has no localise stage")
-    scans = []
-    for number in range(config.scans):
-        scans.append(coarse_scan(recipe.cohort.seed, number, recipe.localiser.spacing_mm))
-        progress(number + 1, config.scans, {})
-    options = LoopOptions(
+    folder = localiser_folder(recipe, stages)
+    torch.manual_seed(recipe.seed)
+    model = Localiser(recipe.localiser)
+    options = machine.options(
         steps=config.steps,
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
@@ -133,9 +135,16 @@ def localise_stage(recipe: Recipe, stages: Path, progress: Callable[[int, int, M
         clip_norm=None,
         seed=recipe.seed,
     )
-    fit(LocaliseTask(model, scans, config.batch, recipe.seed), options, folder, progress)
-    keep(model, folder)
-    return model
+
+    def train() -> None:
+        scans = []
+        for number in range(config.scans):
+            scans.append(coarse_scan(recipe.cohort.seed, number, recipe.localiser.spacing_mm))
+            progress(number + 1, config.scans, {})
+        fit(LocaliseTask(model, scans, config.batch, recipe.seed), options, folder, progress)
+
+    settle(model, folder, machine.world, train)
+    return model.cpu()
 
 
 def from_bundle(folder: Path) -> Localiser:

@@ -1,0 +1,47 @@
+"""`medvl train` under torchrun: two processes learn what one learns, and only the first writes and prints.
+
+Tolerances: full precision, no dropout, no batch normalisation. What is left is the order in which numbers are added; AdamW divides by
+the root of a running mean, which makes differences of 1e-7 in a gradient near nought differences of up to the learning rate in a
+weight, so weights are compared to a hundredth of the largest rate and losses to 1e-4 of their size.
+"""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from shrunk import command, curves, run, stages
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+
+@pytest.mark.parametrize("recipe", ["cardiac-clip-small", "medslip-small"])
+def test_two_processes_learn_what_one_learns(recipe: str, tmp_path: Path) -> None:
+    two = run(command(recipe, tmp_path / "two", processes=2))
+    assert two.returncode == 0, two.stderr[-3000:]
+    # The tokenizer is trained anew in every run, and not always alike: the one of the first run serves both.
+    (tmp_path / "one" / "stages").mkdir(parents=True)
+    for made in (tmp_path / "two" / "stages").glob("tokenizer-*"):
+        (tmp_path / "one" / "stages" / made.name).write_bytes(made.read_bytes())
+    one = run(command(recipe, tmp_path / "one"))
+    assert one.returncode == 0, one.stderr[-3000:]
+    assert one.stdout.count("Trained: ") + one.stdout.count("Bundle: ") == 1
+    assert two.stdout.count("Trained: ") + two.stdout.count("Bundle: ") == 1
+
+    folders = [stages(tmp_path / name) for name in ("one", "two")]
+    assert [folder.name for folder in folders[0].values()] == [folder.name for folder in folders[1].values()]
+    for name, folder in folders[0].items():
+        alone, shared = ([[v for k, v in sorted(line.items())] for line in curves(f[name])] for f in folders)
+        torch.testing.assert_close(torch.tensor(shared), torch.tensor(alone), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            load_file(folders[1][name] / "weights.safetensors"), load_file(folder / "weights.safetensors"), rtol=1e-4, atol=2e-5
+        )
+
+
+def test_an_error_of_the_first_process_is_told_once(tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("patient_id,study\nA,missing\n")
+    failed = run(command("medslip-small", tmp_path / "out", "--table", str(table), processes=2))
+    assert failed.returncode != 0
+    assert failed.stderr.count("medvl: ") == 1
+    assert "report" in failed.stderr
