@@ -1,8 +1,9 @@
 """`medvl train` under torchrun: two processes learn what one learns, and only the first writes and prints.
 
-Tolerances: full precision, no dropout, no batch normalisation. What is left is the order in which numbers are added; AdamW divides by
-the root of a running mean, which makes differences of 1e-7 in a gradient near nought differences of up to the learning rate in a
-weight, so weights are compared to a hundredth of the largest rate and losses to 1e-4 of their size.
+Full precision, no dropout, no batch normalisation: what is left is the order in which numbers are added. Losses, norms of
+gradients and measures of every step agree to 1e-4 of their size (found: 1e-6). AdamW divides a gradient by its own size, so
+where it is nought but for rounding, as that of the biases of keys is, a weight may go either way by the rate in every step:
+none is further off than that, and 19 of 20 agree to 1e-5 (found: 99.8 %).
 """
 
 from pathlib import Path
@@ -33,9 +34,12 @@ def test_two_processes_learn_what_one_learns(recipe: str, tmp_path: Path) -> Non
     for name, folder in folders[0].items():
         alone, shared = ([[v for k, v in sorted(line.items())] for line in curves(f[name])] for f in folders)
         torch.testing.assert_close(torch.tensor(shared), torch.tensor(alone), rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(
-            load_file(folders[1][name] / "weights.safetensors"), load_file(folder / "weights.safetensors"), rtol=1e-4, atol=2e-5
-        )
+        weights = [load_file(f[name] / "weights.safetensors") for f in folders]
+        assert weights[0].keys() == weights[1].keys()
+        apart = torch.cat([(weights[0][key].double() - weights[1][key].double()).abs().flatten() for key in weights[0]])
+        furthest = 2 * sum(line["rate"] for line in curves(folder))
+        assert apart.max() <= furthest
+        assert (apart < 1e-5).double().mean() > 0.95
 
 
 def test_an_error_of_the_first_process_is_told_once(tmp_path: Path) -> None:
