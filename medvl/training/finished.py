@@ -1,8 +1,9 @@
-"""Opens a run whose stages are all on disk, to measure it: nothing is trained, and the statements of its reports are not read."""
+"""Opens a run whose stages are all on disk, to measure it: nothing is trained."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from medvl.errors import ConfigError
@@ -10,7 +11,9 @@ from medvl.recipe import Recipe
 from medvl.text.prompts import FindingList
 from medvl.training.kept import WEIGHTS
 from medvl.training.recipe_stage import Trained
-from medvl.training.run import Progress, Workspace, open_workspace, run_stages, stage_folder
+from medvl.training.run import Workspace, open_workspace, run_stages, stage_folder
+
+Progress = Callable[[str, int, int, Mapping[str, float]], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +21,7 @@ class Finished:
     """A run to measure.
 
     Args:
-        work: its data, without single statements; trained: with the weights of its last stage; folder: of that stage.
+        work: its data; trained: with the weights of its last stage; folder: of that stage.
     """
 
     work: Workspace
@@ -44,8 +47,7 @@ def open_finished(
     """
     if not any(stages.glob(f"*/{WEIGHTS}")):
         raise ConfigError(f"no finished stage in {stages}; train one first: python benchmarks/recipes.py --out {stages.parent}")
-    few = recipe.model_copy(update={"statements": 1})
-    work = replace(open_workspace(few, out, cohorts, progress, findings, stages=stages), recipe=recipe)
+    work = open_workspace(recipe, out, cohorts, progress, findings, stages=stages)
     trained_stages = [i for i, stage in enumerate(recipe.stages) if stage.steps]
     folders = [stage_folder(work, i) for i in trained_stages]
     missing = [folder.name for folder in folders if not (folder / WEIGHTS).is_file()]
