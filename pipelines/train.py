@@ -231,8 +231,8 @@ def _stoppable() -> Iterator[None]:
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+        for held, handler in before.items():
+            signal.signal(held, handler)  # type: ignore[arg-type]
 
 
 def _first() -> bool:
