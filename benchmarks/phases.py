@@ -113,7 +113,7 @@ def unseen(part: Any, reader: Any, features: Any) -> dict[str, Any]:
         if finding.region != "kidney" or not finding.phases:
             continue
         cases = [part.cohort.cases[int(r)] for r in part.texts.rows]
-        shown = replace(finding, phases=())
+        shown = finding.model_copy(update={"phases": ()})
         truth = [
             truth_of(shown, name, patient_of(case["truth"]))
             if case["phases"][0] not in finding.phases and set(case["phases"]) & set(finding.phases)

@@ -7,6 +7,7 @@ likelier it makes their findings than they are on average, and points by attenti
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -53,7 +54,7 @@ def finding_table(
         if not known.both:
             continue
         labels, scores = known.labels, reader.margins(finding, region_names(part), features[finding.region])[known.rows]
-        interval = bootstrap(lambda rows, y=labels, s=scores: auroc(y[rows], s[rows]), known.patients, n=draws) if draws else None
+        interval = bootstrap(partial(_auroc_of, labels, scores), known.patients, n=draws) if draws else None
         out[finding.key] = {
             "n": len(labels),
             "present": int(labels.sum()),
@@ -110,10 +111,18 @@ def retrieval_table(similarity: NDArray[np.float64], draws: int) -> dict[str, An
         blocks = [matrix[np.ix_(g, g)] for g in galleries]
         for k in (1, 5, 10):
             hits = np.concatenate([_hits(block, k) for block in blocks])
-            interval = bootstrap(lambda rows, h=hits: float(h[rows].mean()), np.arange(len(hits)), n=draws) if draws else None
+            interval = bootstrap(partial(_mean_of, hits), np.arange(len(hits)), n=draws) if draws else None
             out[f"{way}_recall_at_{k}"] = {"value": round(float(hits.mean()), 4), "ci": [round(v, 4) for v in interval or ()]}
         out[f"{way}_median_rank"] = float(np.mean([median_rank(block) for block in blocks]))
     return out
+
+
+def _auroc_of(labels: NDArray[np.int64], scores: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
+    return auroc(labels[rows], scores[rows])
+
+
+def _mean_of(values: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
+    return float(values[rows].mean())
 
 
 def _hits(block: NDArray[np.float64], k: int) -> NDArray[np.float64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def pointing_table(
     for name in ("all", *sorted({h[0] for h in hits})):
         mine = [h for h in hits if name in ("all", h[0])]
         rate = np.array([h[2] for h in mine])
-        interval = bootstrap(lambda i, r=rate: float(r[i].mean()), [h[1] for h in mine], n=draws) if draws else ()
+        interval = bootstrap(partial(_mean_of, rate), [h[1] for h in mine], n=draws) if draws else ()
         chance = round(float(np.mean([h[3] for h in mine])), 4)
         out[name] = {
             "n": len(mine),
@@ -54,3 +55,7 @@ def pointing_table(
             "chance": chance,
         }
     return out
+
+
+def _mean_of(values: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
+    return float(values[rows].mean())
