@@ -165,6 +165,30 @@ def test_detached_shortcuts_change_the_gradient_and_nothing_else() -> None:
     assert norms[1] < 0.6 * norms[0]
 
 
+def poison() -> None:
+    """Leave freed memory of the sizes of weights and maps full of NaN, so that what a kernel does not write shows."""
+    sizes = (8, 64, 512, 1728, 6912, 27648)
+    held = [torch.full((n,), math.nan, dtype=dtype) for n in sizes for dtype in (torch.bfloat16, torch.float32) for _ in range(4)]
+    del held
+
+
+@pytest.mark.parametrize("grid", [(16, 16, 16), (8, 32, 16)])
+def test_small_maps_get_their_whole_gradient_in_bfloat16(grid: tuple[int, int, int]) -> None:
+    """On a CPU that computes in bfloat16; elsewhere this cannot fail."""
+    torch.manual_seed(5)
+    options = {"widths": [16, 16, 32, 32], "stem_kernel": 3, "max_pool": False, "stage": 3}
+    encoder = build_encoder("resnet10", in_channels=1, grid_dhw=grid, options=options).train()
+    pixels = torch.rand(4, 1, *grid)
+    for _ in range(8):
+        encoder.zero_grad()
+        poison()
+        with torch.autocast("cpu", torch.bfloat16):
+            found = encoder(pixels)
+        poison()
+        found.pooled.float().square().sum().backward()
+        assert all(bool(p.grad.isfinite().all()) for p in encoder.parameters() if p.grad is not None)
+
+
 def test_renalclip_size() -> None:
     with torch.device("meta"):
         encoder = build_encoder("resnet18", in_channels=1, grid_dhw=(32, 128, 128), options={"shortcut": "A"})
