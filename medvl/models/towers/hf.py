@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from medvl.errors import ConfigError
@@ -40,17 +39,6 @@ class HfTower(TextTower):
         super().__init__(options, max_length=text_length(options, config, tokenizer), width=width)
         self.tokenizer = tokenizer
         self.model = load_model(options, config)
-
-    @classmethod
-    def build(cls, options: HfOptions, tokenizer: Tokenizer | None) -> Self:
-        """The tower for `build_tower`.
-
-        Raises:
-            ConfigError: a tokenizer was given; this tower has its own.
-        """
-        if tokenizer is not None:
-            raise ConfigError(f"text tower hf: {options.path} brings its own tokenizer; give none")
-        return cls(options)
 
     @property
     def pad_id(self) -> int:

@@ -9,10 +9,9 @@ found by their place in the text and not by tokenizing the text twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import __version__ as transformers_version
 
@@ -71,17 +70,6 @@ class Llm2VecTower(TextTower):
         for folder in options.adapters:
             merge_lora(self.model, folder)
         check_bidirectional(self)
-
-    @classmethod
-    def build(cls, options: Llm2VecOptions, tokenizer: Tokenizer | None) -> Self:
-        """The tower for `build_tower`.
-
-        Raises:
-            ConfigError: a tokenizer was given; this tower has its own.
-        """
-        if tokenizer is not None:
-            raise ConfigError(f"text tower llm2vec: {options.path} brings its own tokenizer; give none")
-        return cls(options)
 
     @property
     def unknown_id(self) -> int | None:

@@ -14,10 +14,22 @@ from medvl.models.towers.hf import HfOptions, HfTower
 from medvl.models.towers.llm2vec import Llm2VecOptions, Llm2VecTower
 from medvl.models.towers.small_bert import SmallBertOptions, SmallBertTower
 
+
+def _with_own_tokenizer(tower: type[HfTower] | type[Llm2VecTower]) -> Callable[[Any, Tokenizer | None], TextTower]:
+    """How to build a tower that brings a tokenizer and takes none."""
+
+    def build(options: Any, tokenizer: Tokenizer | None) -> TextTower:
+        if tokenizer is not None:
+            raise ConfigError(f"text tower {tower.name}: {options.path} brings its own tokenizer; give none")
+        return tower(options)
+
+    return build
+
+
 TOWERS: dict[str, tuple[type[TowerOptions], Callable[[Any, Tokenizer | None], TextTower]]] = {
     "bert": (SmallBertOptions, SmallBertTower.build),
-    "hf": (HfOptions, HfTower.build),
-    "llm2vec": (Llm2VecOptions, Llm2VecTower.build),
+    "hf": (HfOptions, _with_own_tokenizer(HfTower)),
+    "llm2vec": (Llm2VecOptions, _with_own_tokenizer(Llm2VecTower)),
 }
 
 
