@@ -17,6 +17,7 @@ from medvl.errors import ConfigError
 from medvl.models.towers.pooling import Pooling, pool
 
 PADDING, COUNTED, READ = 0, 1, 2
+_MADE_OF = "made_of"
 SCHEME = "1"
 
 
@@ -60,12 +61,14 @@ class TextTower(nn.Module, ABC):
 
     options_type: ClassVar[type[TowerOptions]] = TowerOptions
     name: ClassVar[str]
+    remade: ClassVar[bool] = True
 
     def __init__(self, options: TowerOptions, *, max_length: int, width: int) -> None:
         super().__init__()
         self.options = options
         self.max_length = max_length
         self.width = width
+        self._fingerprint: str | None = None
 
     @abstractmethod
     def rows(self, texts: Sequence[str], limit: int) -> list[tuple[list[int], list[int]]]:
@@ -130,9 +133,16 @@ class TextTower(nn.Module, ABC):
         return torch.cat(found)
 
     def settle(self) -> Self:
-        """The same tower in evaluation mode, without gradients if it is frozen; called once when it is built."""
+        """The same tower in evaluation mode, without gradients if it is frozen; called once when it is built.
+
+        A frozen tower that is `remade` from its folder or hub name leaves its weights out of state dicts: a language model of
+        8 billion would else be written with every checkpoint. Its fingerprint stands for them, and another one is refused.
+        """
         if self.options.frozen:
             self.requires_grad_(False)
+            if self.remade:
+                self.register_state_dict_post_hook(_leave_out)
+                self.register_load_state_dict_pre_hook(_put_back)
         return self.eval()
 
     def train(self, mode: bool = True) -> Self:
@@ -141,11 +151,15 @@ class TextTower(nn.Module, ABC):
 
     def fingerprint(self) -> str:
         """SHA-256 over configuration, tokenizer and weights; reads every weight, so ask once per run, not per batch."""
+        if self._fingerprint is not None:
+            return self._fingerprint
         digest = hashlib.sha256(json.dumps([SCHEME, self.name, self.description()], sort_keys=True).encode())
-        for name, value in sorted(self.state_dict().items()):
+        for name, value in sorted(_tensors(self).items()):
             flat = value.detach().to("cpu").contiguous().reshape(-1)
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
             digest.update(memoryview(flat.view(torch.uint8).numpy()))
+        if self.options.frozen and self.remade:
+            self._fingerprint = digest.hexdigest()
         return digest.hexdigest()
 
 
@@ -155,3 +169,33 @@ def tokenizer_text(tokenizer: Tokenizer) -> str:
     plain.no_truncation()
     plain.no_padding()
     return str(plain.to_str())
+
+
+def _tensors(tower: nn.Module) -> dict[str, Tensor]:
+    return dict([*tower.named_parameters(), *tower.named_buffers()])
+
+
+def _mark(tower: TextTower) -> Tensor:
+    return torch.tensor(list(bytes.fromhex(tower.fingerprint())), dtype=torch.uint8)
+
+
+def _leave_out(tower: TextTower, state_dict: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+    for name in [key for key in state_dict if key.startswith(prefix)]:
+        del state_dict[name]
+    state_dict[prefix + _MADE_OF] = _mark(tower)
+
+
+def _put_back(tower: TextTower, state_dict: dict[str, Tensor], prefix: str, *others: Any) -> None:
+    """Before loading: the tower's own weights where a fingerprint stands for them."""
+    mark = state_dict.pop(prefix + _MADE_OF, None)
+    if mark is None:
+        return
+    if not torch.equal(mark.cpu(), _mark(tower)):
+        others[-1].append(f"{prefix}: the weights were trained beside another frozen text tower than {tower.name} as built now")
+    state_dict |= {prefix + name: value for name, value in tower.named_parameters()}
+    state_dict |= {prefix + name: value for name, value in tower.named_buffers() if _persists(tower, name)}
+
+
+def _persists(tower: nn.Module, name: str) -> bool:
+    owner, _, own = name.rpartition(".")
+    return own not in tower.get_submodule(owner)._non_persistent_buffers_set

@@ -35,6 +35,7 @@ class SmallBertTower(TextTower):
 
     options_type = SmallBertOptions
     name: ClassVar[str] = "bert"
+    remade: ClassVar[bool] = False
 
     def __init__(self, options: SmallBertOptions, tokenizer: Tokenizer) -> None:
         super().__init__(options, max_length=options.max_length, width=options.hidden_size)
