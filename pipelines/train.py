@@ -84,6 +84,8 @@ def run(
     Raises:
         ConfigError: the recipe, the table or an option is wrong.
     """
+    import yaml
+
     from medvl.recipe import load_recipe
     from medvl.text.prompts import load_findings
 
@@ -91,13 +93,17 @@ def run(
         try:
             recipe = load_recipe(recipe_file(config), overrides)
             listed = findings_file(recipe.findings)
-            findings = load_findings(listed)
+            text = listed.read_text(encoding="utf-8")
+            everything = load_findings(text)
+            findings = everything.only(recipe.kinds)
+            if findings is not everything:
+                text = yaml.safe_dump(findings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
             if dry_run:
                 from .train_plan import show_plan
 
                 return show_plan(recipe, out, table)
             machine = _machine(device, parallel, threads, checkpoint_minutes, tensorboard)
-            return _run(Job(recipe, out, machine, findings, listed.read_text(encoding="utf-8"), table, places))
+            return _run(Job(recipe, out, machine, findings, text, table, places))
         except _Stopped as stopped:
             if _first():
                 warn(f"stopped; the same command goes on from what is finished in {out}")

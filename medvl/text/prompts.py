@@ -67,6 +67,18 @@ class FindingList(BaseModel):
                 return finding
         raise ConfigError(f"no finding {key} in the list {self.name}; {did_you_mean(key, (f.key for f in self.findings))}")
 
+    def only(self, kinds: Iterable[str]) -> FindingList:
+        """The findings asked of some kinds of region; the list itself when that is all of them.
+
+        Raises:
+            ConfigError: none is asked of any of them.
+        """
+        wanted = tuple(kinds)
+        kept = tuple(f for f in self.findings if f.region in wanted)
+        if not kept:
+            raise ConfigError(f"the findings list {self.name} asks nothing of {', '.join(wanted)}; name another list")
+        return self if len(kept) == len(self.findings) else FindingList(name=self.name, findings=kept)
+
 
 def load_findings(source: Path | str | dict[str, Any]) -> FindingList:
     """A findings list from a YAML file, YAML text or plain values.

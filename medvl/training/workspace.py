@@ -128,7 +128,7 @@ def open_workspace(
         concepts([ontology_of(kind) for kind in recipe.kinds.values()]),
         machine.once(lambda: _tokenizer(stages, recipe, key, data["train"])),
         progress,
-        findings,
+        findings.only(recipe.kinds),
         machine,
     )
 

@@ -121,3 +121,13 @@ def test_bundled_prompts_are_sentences_that_differ_by_side_and_answer(finding: F
     if sided:
         assert set(finding.prompts("kidney_left")[0]) != set(finding.prompts("kidney_right")[0])
         assert not any("right" in text for text in (*finding.prompts("kidney_left")[0], *finding.prompts("kidney_left")[1]))
+
+
+def test_only_the_findings_of_some_kinds() -> None:
+    listed = load_findings(YAML)
+    regions = sorted({f.region for f in listed.findings})
+    one = listed.only([regions[0], "elsewhere"])
+    assert {f.region for f in one.findings} == {regions[0]}
+    assert listed.only(regions) is listed
+    with pytest.raises(ConfigError, match="asks nothing of liver"):
+        listed.only(["liver"])
