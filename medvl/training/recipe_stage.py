@@ -101,7 +101,11 @@ class RecipeTask(Task):
         self._draws = {name: StatementDraw(pool) for name, pool in data.statements.items()} if stage.statements else {}
 
     def plan(self, step: int) -> Plan:
-        """Kinds and rows of a step, and statements beside them."""
+        """Kinds and rows of a step, and statements beside them.
+
+        Rounds are counted in steps. Where kinds take turns, a round of one kind leaves out the rows that fell on the others' steps,
+        which are other rows each round.
+        """
         counts = {name: len(part) for name, part in self._data.kinds.items() if len(part)}
         if self.stage.kinds == "together":
             most = max(counts.values())
