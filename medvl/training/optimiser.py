@@ -91,11 +91,20 @@ def moments(optimiser: torch.optim.Optimizer, names: Mapping[str, nn.Parameter])
 def load_moments(
     optimiser: torch.optim.Optimizer, names: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor], step: int
 ) -> None:
-    """Go on from the moments after `step` steps; tensors are laid out as their parameters are."""
+    """Go on from the moments after `step` steps; tensors are sharded as their parameters are.
+
+    The fused optimiser walks a weight and its moments side by side in memory, whatever their strides say, so moments are brought
+    to the memory order of their weight, such as channels last.
+    """
     place = {id(parameter): name for name, parameter in names.items()}
     order = [place[id(p)] for group in optimiser.param_groups for p in group["params"]]
     state = {
-        i: {"step": torch.tensor(float(step))} | {kind: tensors[f"{kind}.{name}"] for kind in MOMENTS}
+        i: {"step": torch.tensor(float(step))} | {kind: _as_it_lies(tensors[f"{kind}.{name}"], names[name]) for kind in MOMENTS}
         for i, name in enumerate(order)
     }
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _as_it_lies(tensor: Tensor, weight: nn.Parameter) -> Tensor:
+    """The same values in the memory order of `weight`; shards are always in plain order."""
+    return tensor if isinstance(tensor, DTensor) else torch.empty_like(weight, dtype=tensor.dtype).copy_(tensor)
