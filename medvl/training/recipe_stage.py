@@ -103,8 +103,8 @@ class RecipeTask(Task):
     def plan(self, step: int) -> Plan:
         """Kinds and rows of a step, and statements beside them.
 
-        Rounds are counted in steps. Where kinds take turns, a round of one kind leaves out the rows that fell on the others' steps,
-        which are other rows each round.
+        Rounds are counted in steps. Where kinds take turns, a round of one kind leaves out the rows that fell on the others'
+        steps, which are other rows each round.
         """
         counts = {name: len(part) for name, part in self._data.kinds.items() if len(part)}
         if self.stage.kinds == "together":
