@@ -66,7 +66,11 @@ def finding_table(
 
 
 def likenesses(reader: Reader, data: Mapping[str, KindData], features: Mapping[str, Tensor]) -> NDArray[np.float64]:
-    """(N, N) likeness of every patient's images (rows) to every patient's report (columns), over the regions both have."""
+    """(N, N) likeness of every patient's images (rows) to every patient's report (columns), over the regions both have.
+
+    Each region's likenesses are brought to mean 0 and deviation 1 over the gallery, and a pair's sum over its shared regions is
+    divided by the root of their number. A plain mean would spread more for pairs that share less, and they would fill the top.
+    """
     patients = sorted({int(r) for part in data.values() for r in part.texts.rows})
     place = {row: i for i, row in enumerate(patients)}
     total, count = np.zeros((len(patients), len(patients))), np.zeros((len(patients), len(patients)))
@@ -75,9 +79,10 @@ def likenesses(reader: Reader, data: Mapping[str, KindData], features: Mapping[s
         for column in sorted(set(part.texts.columns.tolist())):
             rows = np.flatnonzero(part.texts.columns == column)
             where = np.array([place[int(part.texts.rows[r])] for r in rows])
-            total[np.ix_(where, where)] += _matched(reader, features[name][rows], texts[rows])
+            matched = _matched(reader, features[name][rows], texts[rows])
+            total[np.ix_(where, where)] += (matched - matched.mean()) / max(float(matched.std()), 1e-9)
             count[np.ix_(where, where)] += 1
-    return np.where(count > 0, total / np.maximum(count, 1), -1e3)
+    return np.where(count > 0, total / np.sqrt(np.maximum(count, 1)), -1e3)
 
 
 def _told(reader: Reader, part: KindData) -> Tensor:
