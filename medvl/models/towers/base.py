@@ -157,7 +157,7 @@ class TextTower(nn.Module, ABC):
         for name, value in sorted(_tensors(self).items()):
             flat = value.detach().to("cpu").contiguous().reshape(-1)
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(memoryview(flat.view(torch.uint8).numpy()))
+            digest.update(flat.view(torch.uint8).numpy().data)
         if self.options.frozen and self.remade:
             self._fingerprint = digest.hexdigest()
         return digest.hexdigest()
