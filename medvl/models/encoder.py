@@ -10,7 +10,7 @@ from torch.nn import functional
 from medvl.models.config import ImageTowerConfig
 from medvl.models.encoders.base import Encoded, ImageEncoder
 from medvl.models.encoders.registry import build_encoder
-from medvl.models.encoders.resnet import run_stage
+from medvl.models.encoders.small_maps import guard_small_maps
 
 
 class RegionResNet(ImageEncoder):
@@ -41,14 +41,15 @@ class RegionResNet(ImageEncoder):
         self.position = nn.Conv3d(6, config.token_dim, 1, bias=False)
         self.extremes = nn.Conv3d(2 * config.in_channels, config.token_dim, 1, bias=False)
         self.norm = nn.BatchNorm3d(config.token_dim)
+        guard_small_maps(self.trunk)
 
     def forward(self, pixels: Tensor) -> Encoded:
         """Tokens (B, L, T) in D, H, W order, their grid (d, h, w) and their mean, from pixels (B, C, D, H, W) in [0, 1]."""
         trunk = self.trunk
         x = trunk.act(trunk.bn1(trunk.conv1(pixels * 2 - 1)))
         fine = trunk.layer2(trunk.layer1(x))
-        middle = run_stage(trunk.layer3, fine)
-        coarse = run_stage(trunk.layer4, middle)
+        middle = trunk.layer3(fine)
+        coarse = trunk.layer4(middle)
         size = fine.shape[2:]
         fused = self.lateral[0](fine)
         for lateral, stage in zip(list(self.lateral)[1:], (middle, coarse), strict=True):

@@ -20,6 +20,7 @@ from medvl.models.encoders.others import (
     SwinOptions,
 )
 from medvl.models.encoders.resnet import SHAPES, ResNetEncoder, ResNetOptions
+from medvl.models.encoders.small_maps import guard_small_maps
 from medvl.models.encoders.vit import VisionTransformer, VitOptions
 
 
@@ -64,4 +65,6 @@ def build_encoder(name: str, *, in_channels: int, grid_dhw: Grid, options: Mappi
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or "options"
         raise ConfigError(f"encoder {name}: {place}: {first['msg'].removeprefix('Value error, ')}") from error
-    return kind.build(in_channels, grid_dhw, valid)
+    encoder = kind.build(in_channels, grid_dhw, valid)
+    guard_small_maps(encoder)
+    return encoder

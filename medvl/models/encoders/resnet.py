@@ -6,7 +6,6 @@ import math
 from functools import partial
 from typing import Literal, cast
 
-import torch
 from monai.networks.layers.utils import get_norm_layer
 from monai.networks.nets.resnet import ResNet
 from pydantic import model_validator
@@ -112,19 +111,8 @@ class ResNetEncoder(ImageEncoder):
         """Tokens of the last stage, and their mean, from pixels (B, C, D, H, W) in [0, 1]."""
         x = self.pool(self.act(self.bn1(self.conv1(pixels))))
         for stage in self._stages:
-            x = run_stage(self.get_submodule(stage), x)
+            x = self.get_submodule(stage)(x)
         return of_map(x)
-
-
-def run_stage(stage: nn.Module, x: Tensor) -> Tensor:
-    """One stage, without autocast on a CPU where it may end on a grid of two or fewer.
-
-    There the bfloat16 kernel (oneDNN, torch 2.13) leaves parts of the weight gradient of a 3x3x3 convolution unwritten.
-    """
-    if x.device.type != "cpu" or min(x.shape[2:]) > 4 or not torch.is_autocast_enabled("cpu"):
-        return cast(Tensor, stage(x))
-    with torch.autocast("cpu", enabled=False):
-        return cast(Tensor, stage(x.float()))
 
 
 def _own_shortcuts(module: nn.Module, detach: bool) -> None:
