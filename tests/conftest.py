@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,16 @@ import pytest
 
 if TYPE_CHECKING:
     from tiny import Tiny
+
+
+@pytest.fixture(autouse=True)
+def same_threads() -> Iterator[None]:
+    """Whatever a test asks of torch, the next one computes with as many threads as before: sums depend on it to the last bit."""
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else None
+    yield
+    if torch and torch.get_num_threads() != before:
+        torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
