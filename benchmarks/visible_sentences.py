@@ -81,7 +81,8 @@ def one(name: str, seed: int, options: argparse.Namespace) -> dict[str, float]:
         trained = run_stages(work)
         reader = Reader(trained.system, recipe.kinds, findings, work.concepts)
         if visible == "true":
-            data = {k: replace(part, texts=replace(part.texts, sentences=part.visible)) for k, part in data.items()}
+            kept = {k: part.sentences(visible_only=True, strip_numbers=False) for k, part in data.items()}
+            data = {k: replace(part, texts=replace(part.texts, sentences=kept[k])) for k, part in data.items()}
         features = {k: reader.features(part) for k, part in data.items()}
         retrieval = retrieval_table(likenesses(reader, data, features), 0)
         scores = finding_table(reader, data, features, 0)

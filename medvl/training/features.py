@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from medvl.models.clip import RegionClip
 from medvl.models.system import System
@@ -60,12 +59,6 @@ def embed_texts(clip: RegionClip, texts: list[str], batch: int = 128) -> Tensor:
         ids, mask = clip.tokenize(texts[start : start + batch])
         out.append(clip.embed_text(ids.to(device), mask.to(device)).cpu())
     return torch.cat(out)
-
-
-@torch.no_grad()
-def projected_texts(clip: RegionClip, states: Tensor) -> Tensor:
-    """(N, E) unit embeddings of text states (N, H)."""
-    return functional.normalize(clip.text_projection(states).float(), dim=-1)
 
 
 def text_versions(part: KindData, stage: StageConfig, seed: int) -> list[list[str]]:

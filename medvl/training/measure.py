@@ -32,7 +32,6 @@ __all__ = [
     "by_patient",
     "finding_table",
     "likenesses",
-    "mean_auroc",
     "pointing_table",
     "report_auroc",
     "retrieval_table",
@@ -179,11 +178,6 @@ def by_patient(data: Mapping[str, KindData], features: Mapping[str, Tensor]) -> 
         for i, (r, c) in enumerate(zip(part.texts.rows, part.texts.columns, strict=True)):
             out[int(r)][cohort.regions[int(c)]] = features[name][i].numpy()
     return out
-
-
-def mean_auroc(table: Mapping[str, Mapping[str, Any]]) -> float:
-    """Mean over findings."""
-    return float(np.mean([row["auroc"] for row in table.values()]))
 
 
 def report_auroc(reader: Reader, data: Mapping[str, KindData]) -> float:
