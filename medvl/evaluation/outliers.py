@@ -37,14 +37,21 @@ class Familiarity:
         return np.asarray(np.sqrt(((white**2).sum(1) + rest / self.rest_scale**2) / (k + 1)))
 
 
-def fit(training: Array, validation: Array, n_directions: int = 48, share: float = 0.995) -> Familiarity:
-    """Fit on (N, P) training features; the limit is the `share` quantile of validation distances, plus a tenth."""
+def fit(
+    training: Array, validation: Array, n_directions: int = 48, share: float = 0.995, least_spread: float = 0.01
+) -> Familiarity:
+    """Fit on (N, P) training features; the limit is the `share` quantile of validation distances, plus a tenth.
+
+    Directions along which training features hardly vary (less than `least_spread` of the widest) are not whitened, since division by their
+    spread would let rounding decide; they count in the residual, whose scale has the same floor.
+    """
     mean = training.mean(0)
     _, singular, rows = np.linalg.svd((training - mean).astype(np.float64), full_matrices=False)
-    k = min(n_directions, len(singular) - 1)
-    spread = np.maximum(singular / np.sqrt(len(training)), 1e-6)
-    basis = (rows[:k] / spread[:k, None]).T.astype(np.float32)
-    rest = float(np.sqrt((spread[k:] ** 2).sum())) or 1.0
+    spread = singular / np.sqrt(len(training))
+    floor = max(least_spread * float(spread[0]), 1e-6)
+    k = max(1, min(n_directions, len(singular) - 1, int((spread > floor).sum())))
+    basis = (rows[:k] / np.maximum(spread[:k, None], floor)).T.astype(np.float32)
+    rest = max(float(np.sqrt((spread[k:] ** 2).sum())), floor)
     draft = Familiarity(mean.astype(np.float32), basis, rest, float("inf"))
     limit = 1.1 * float(np.quantile(draft.distance(validation), share))
     return Familiarity(draft.mean, basis, rest, limit)

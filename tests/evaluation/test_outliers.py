@@ -50,7 +50,7 @@ def test_with_all_directions_but_one_it_is_the_mahalanobis_distance_plus_one_ter
     centred = new - training.mean(0, dtype=np.float64)
     terms = (centred @ vectors) ** 2 / values
     expected = np.sqrt(terms.sum(1) / WIDTH)
-    found = fit(training, new, n_directions=WIDTH).distance(new)
+    found = fit(training, new, n_directions=WIDTH, least_spread=1e-4).distance(new)
     assert np.allclose(found, expected, rtol=5e-3)
 
 
@@ -65,3 +65,15 @@ def test_fewer_training_rows_than_directions_still_give_finite_distances() -> No
     found = fit(_features(12, 9), _features(20, 10))
     assert np.isfinite(found.distance(_features(5, 11))).all()
     assert np.isfinite(found.limit)
+
+
+def test_features_that_never_vary_in_training_do_not_swamp_the_rest() -> None:
+    """Rectified features can be dead in a small training set; validation that differs there by rounding stays near 1."""
+    training, validation, far = (_features(24, seed) for seed in (12, 13, 14))
+    for part in (training, validation, far):
+        part[:, ::2] = 3.0
+    validation[:, ::2] += np.random.default_rng(15).normal(0, 1e-4, validation[:, ::2].shape).astype(np.float32)
+    found = fit(training, validation)
+    assert found.limit < 10
+    far[:, ::2] += 60
+    assert (found.distance(far) > found.limit).all()
