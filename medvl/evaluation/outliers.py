@@ -42,8 +42,8 @@ def fit(
 ) -> Familiarity:
     """Fit on (N, P) training features; the limit is the `share` quantile of validation distances, plus a tenth.
 
-    Directions along which training features hardly vary (less than `least_spread` of the widest) are not whitened, since division by their
-    spread would let rounding decide; they count in the residual, whose scale has the same floor.
+    Directions along which training features hardly vary (less than `least_spread` of the widest) are not whitened: division by
+    their spread would let rounding decide. They count in the residual, whose scale has the same floor.
     """
     mean = training.mean(0)
     _, singular, rows = np.linalg.svd((training - mean).astype(np.float64), full_matrices=False)
