@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from medvl.evaluation.calibration import calibrate
 from medvl.evaluation.fractions import FRACTIONS, fraction_subset
 from medvl.evaluation.metrics import auroc, bootstrap
+from medvl.heads.probe import fit_linear_probe
 from medvl.recipe import Recipe, load_recipe
 from medvl.text.prompts import Finding, FindingList, load_findings
 from medvl.training.answers import Answers, answers
@@ -36,7 +37,6 @@ from medvl.training.features import pooled_features
 from medvl.training.finetune import finetune
 from medvl.training.finetune_options import FineTuneConfig
 from medvl.training.finished import open_finished
-from medvl.training.probe import fit_linear_probe
 from medvl.training.run import new_system, phantom_cohorts
 from medvl.training.samples import KindData, kind_data
 

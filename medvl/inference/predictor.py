@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from medvl.evaluation.calibration import Calibration
 from medvl.evaluation.outliers import Familiarity
-from medvl.evaluation.survival import SurvivalModel
 from medvl.geometry import Geometry
 from medvl.imaging.preprocess import MIN_COVERED, to_hu_grid, window
 from medvl.imaging.resample import covered_fraction
@@ -26,6 +25,7 @@ from medvl.models.clip import RegionClip
 from medvl.models.config import ClipConfig, LocaliserConfig
 from medvl.models.localiser import Localiser, Place
 from medvl.records import Reason, Volume
+from medvl.survival.model import SurvivalModel
 from medvl.text.prompts import Finding, load_findings
 
 

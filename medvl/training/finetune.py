@@ -14,10 +14,10 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from medvl.errors import ConfigError
+from medvl.heads.probe import class_weights
 from medvl.objectives.attributes import masked_bce
 from medvl.objectives.balance import Balance, balance, balanced_cross_entropy
 from medvl.training.finetune_options import FineTuneConfig, build_head, epoch_rate
-from medvl.training.probe import class_weights
 
 Rows = NDArray[np.int64]
 Represent = Callable[[Rows], Tensor]

@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
+from medvl.heads.probe import Task
 from medvl.objectives.balance import Balancing
-from medvl.training.probe import Task
 
 
 class FineTuneConfig(BaseModel):

@@ -19,12 +19,12 @@ from medvl.errors import ConfigError
 from medvl.evaluation.calibration import Calibration, calibrate
 from medvl.evaluation.metrics import auroc
 from medvl.evaluation.outliers import Familiarity, fit
-from medvl.evaluation.survival import SurvivalModel, fit_survival
 from medvl.evaluation.zeroshot import answered, prompt_bank
 from medvl.models.bundle import Bundle, seal
 from medvl.models.clip import RegionClip
 from medvl.models.config import ClipConfig
 from medvl.models.localiser import Localiser
+from medvl.survival.model import SurvivalModel, fit_survival
 from medvl.text.prompts import FindingList
 from medvl.training.features import embed_texts, pooled_features
 from medvl.training.measure import by_patient

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from medvl.evaluation.metrics import auroc, bootstrap, concordance, median_rank, recall_at
-from medvl.evaluation.survival import fit_survival
+from medvl.survival.model import fit_survival
 from medvl.text.relations import existence
 from medvl.training.answers import answers, region_names
 from medvl.training.features import embed_texts, pooled_features

@@ -9,7 +9,7 @@ import torch
 from lifelines import BreslowFlemingHarringtonFitter, CoxPHFitter
 from lifelines.utils import concordance_index
 
-from medvl.evaluation.survival import HORIZONS_DAYS, SurvivalModel, breslow, features, fit_survival
+from medvl.survival.model import HORIZONS_DAYS, SurvivalModel, breslow, features, fit_survival
 
 REGIONS = ("kidney_left", "kidney_right", "chest")
 WIDTH = 2

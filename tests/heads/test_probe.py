@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from medvl.errors import ConfigError
-from medvl.training.probe import class_weights, fit_linear_probe
+from medvl.heads.probe import class_weights, fit_linear_probe
 
 
 def _classes(n: int, seed: int, n_classes: int = 3) -> tuple[np.ndarray, np.ndarray]:
