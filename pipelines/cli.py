@@ -245,6 +245,34 @@ def train(
 
 @app.command(
     epilog=_examples(
+        "medvl embed phantom-demo --out runs/embedded/test",
+        "medvl embed phantom-demo --split train --crops runs/cohorts --out runs/embedded/train",
+        "medvl embed runs/ours/bundle --table studies.csv --out embedded",
+    )
+)
+def embed(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A built-in bundle, or a bundle folder.")],
+    out: OutOption,
+    *,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Which phantoms: train, validation or test.")] = "test",
+    table: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Your studies and reports instead; every split gets a folder in DIR.")
+    ] = None,
+    crops: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Crops around the true centres, built or found here, instead of scans.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N patients.")] = None,
+) -> None:
+    """Write what a bundle makes of a cohort (embeddings, scores, reports, truth): the input of evaluate, index and heads."""
+    if table is not None:
+        _existing(table)
+    from . import embed as verb
+
+    raise typer.Exit(verb.run(bundle, out, split=split, table=table, crops=crops, limit=limit))
+
+
+@app.command(
+    epilog=_examples(
         "medvl evaluate --bundle phantom-demo", "medvl evaluate --bundle runs/first/bundle --data cohort --split validation"
     )
 )

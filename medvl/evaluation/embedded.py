@@ -27,8 +27,8 @@ class Embedded:
     """N regions of the patients of a cohort, one study each.
 
     Args:
-        rows: N rows: `patient_id`, `region` (kidney_left), `kind` (kidney), `report` (the region's text, "" for none) and `reason`
-            ("" where usable, else the code of why not).
+        rows: N rows: `patient_id`, `region` (kidney_left), `kind` (kidney), `report` (the region's text, "" for none), `reason`
+            ("" where usable, else the code of why not); and what else is known of each, such as `distance` (familiarity).
         patients: by `patient_id`, what is known of each: `sex`, `age_years`, `time_days`, `event`, `phase`, `manufacturer`,
             `slice_thickness_mm`, `kernel`, ...; NaN or None where not known.
         embedding: (N, E) float32 unit vectors; pooled: (N, P) float32 image features. NaN where not usable.
@@ -39,6 +39,8 @@ class Embedded:
         truth: (N, F) int8 what is so, from elsewhere than the report (phantoms, masks); -1 where not known.
         source: provenance: `model` (bundle name), `model_sha256`, `contract_hash`, `cohort`, `split`, `way` (`crops` around true
             centres, or `scans` through the localiser).
+        evidence: where maps were compared with known lesions: `patient_id`, `region`, `finding`, `hit` and `near` (peak in the
+            lesion, or within 5 mm of it), `share` of the region that the lesion fills; or None.
 
     Raises:
         ConfigError: lengths do not fit, a column is missing, or a row's patient is not among the patients.
@@ -54,6 +56,7 @@ class Embedded:
     said: NDArray[np.int8]
     truth: NDArray[np.int8]
     source: Mapping[str, str]
+    evidence: pd.DataFrame | None = None
 
     def __post_init__(self) -> None:
         missing = [name for name in ROW_COLUMNS if name not in self.rows]
@@ -96,15 +99,20 @@ class Embedded:
         rows = self.rows.iloc[np.flatnonzero(chosen) if chosen.dtype == bool else chosen].reset_index(drop=True)
         kept = self.patients.index.isin(rows["patient_id"])
         arrays = {name: getattr(self, name)[chosen] for name in ARRAYS}
-        return replace(self, rows=rows, patients=self.patients[kept], **arrays)
+        told = self.evidence
+        told = None if told is None else told[told["patient_id"].isin(rows["patient_id"])].reset_index(drop=True)
+        return replace(self, rows=rows, patients=self.patients[kept], evidence=told, **arrays)
 
     def save(self, folder: Path) -> None:
-        """Write `arrays.safetensors`, `rows.parquet` and `patients.parquet` into `folder`."""
+        """Write `arrays.safetensors` and a Parquet file each of rows, patients and, if there is any, evidence into `folder`."""
         from safetensors.numpy import save_file
 
         folder.mkdir(parents=True, exist_ok=True)
         meta = {"source": json.dumps(dict(self.source)), "findings": json.dumps(self.findings)}
-        for name, frame in (("rows", self.rows), ("patients", self.patients)):
+        frames = {"rows": self.rows, "patients": self.patients}
+        if self.evidence is not None:
+            frames["evidence"] = self.evidence
+        for name, frame in frames.items():
             with whole(folder / f"{name}.parquet") as part:
                 frame.to_parquet(part)
         with whole(folder / "arrays.safetensors") as part:
@@ -124,6 +132,8 @@ class Embedded:
                 meta = file.metadata()
                 arrays = {name: file.get_tensor(name) for name in ARRAYS}
             frames = {name: pd.read_parquet(folder / f"{name}.parquet") for name in ("rows", "patients")}
+            if (folder / "evidence.parquet").is_file():
+                frames["evidence"] = pd.read_parquet(folder / "evidence.parquet")
         except (OSError, SafetensorError, ValueError) as error:
             raise ConfigError(f"{folder} holds no embedded cohort ({error}); make it with medvl embed") from error
         return cls(**frames, **arrays, findings=tuple(json.loads(meta["findings"])), source=json.loads(meta["source"]))

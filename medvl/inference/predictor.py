@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,7 @@ from medvl.text.prompts import Finding, load_findings
 
 @dataclass(frozen=True, eq=False)
 class RegionResult:
-    """One region: where, how complete, how familiar; `hu` and `embedding` only when it was usable."""
+    """One region: where, how complete, how familiar; `hu`, `embedding` and `pooled` features only when it was usable."""
 
     name: str
     place: Place | None
@@ -43,7 +43,7 @@ class RegionResult:
     reasons: tuple[Reason, ...]
     hu: NDArray[np.int16] | None = None
     embedding: Tensor | None = None
-    shares: Tensor | None = None
+    pooled: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,17 +146,20 @@ class Predictor:
         return RegionResult(name, place, source, grid, covered, None, None, reasons, hu)
 
     @torch.no_grad()
+    def encode(self, hu: Sequence[NDArray[np.int16]], regions: Sequence[str]) -> tuple[NDArray[np.float32], Tensor]:
+        """Pooled features (B, P) float32 and unit embeddings (B, E) of B HU grids (D, H, W), all of regions of one kind."""
+        pixels = torch.stack([self.pixels(grid, name) for grid, name in zip(hu, regions, strict=True)])
+        kind = torch.full((len(pixels),), list(self.kinds).index(self.kind_of(regions[0])))
+        pooled = self.clip.pooled(pixels, kind).float()
+        return pooled.cpu().numpy(), functional.normalize(self.clip.project(pooled, kind), dim=-1).cpu()
+
     def _embed(self, regions: dict[str, RegionResult]) -> dict[str, RegionResult]:
         out = dict(regions)
-        for index, (kind, names) in enumerate(self.kinds.items()):
+        for kind, names in self.kinds.items():
             usable = [regions[n] for n in names if regions[n].hu is not None and not regions[n].reasons]
             if not usable:
                 continue
-            pixels = torch.stack([self.pixels(r.hu, r.name) for r in usable])  # type: ignore[arg-type]
-            tags = torch.full((len(usable),), index)
-            pooled = self.clip.pooled(pixels, tags).float().cpu().numpy()
-            raw = self.clip.project(torch.from_numpy(pooled).to(self.device), tags)
-            embeddings = functional.normalize(raw, dim=-1).cpu()
+            pooled, embeddings = self.encode([r.hu for r in usable], [r.name for r in usable])  # type: ignore[misc]
             familiar = self.familiarity[kind]
             for row, region in enumerate(usable):
                 distance = float(familiar.distance(pooled[row : row + 1])[0])
@@ -180,6 +183,7 @@ class Predictor:
                     reasons,
                     region.hu,
                     embeddings[row],
+                    pooled[row],
                 )
         return out
 

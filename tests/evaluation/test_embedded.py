@@ -31,8 +31,9 @@ def made(n: int = 6) -> Embedded:
     )
     vectors = rng.normal(size=(3, n, 4)).astype(np.float32)
     margins = rng.normal(size=(n, 2)).astype(np.float32)
+    evidence = pd.DataFrame({"patient_id": ["P0", "P1"], "finding": "mass", "hit": [True, False]})
     labels = rng.integers(-1, 2, (2, n, 2)).astype(np.int8)
-    return Embedded(rows, patients, *vectors, ("cyst", "mass"), margins, *labels, {"model": "m", "split": "test"})
+    return Embedded(rows, patients, *vectors, ("cyst", "mass"), margins, *labels, {"model": "m", "split": "test"}, evidence)
 
 
 def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
@@ -44,6 +45,7 @@ def test_what_is_saved_is_read_again(tmp_path: Path) -> None:
     for name in ARRAYS:
         np.testing.assert_array_equal(getattr(one, name), getattr(two, name))
         assert getattr(two, name).dtype == getattr(one, name).dtype
+    pd.testing.assert_frame_equal(one.evidence, two.evidence)
     assert (two.findings, dict(two.source)) == (one.findings, dict(one.source))
 
 
@@ -51,6 +53,7 @@ def test_taking_rows_keeps_their_patients_only() -> None:
     part = made().take(np.array([4, 1]))
     assert part.rows["patient_id"].tolist() == ["P2", "P0"]
     assert part.patients.index.tolist() == ["P0", "P2"]
+    assert part.evidence["patient_id"].tolist() == ["P0"]
     assert part.of_patients("age_years").tolist() == [52.0, 50.0]
     assert part.usable.tolist() == [True, False]
     np.testing.assert_array_equal(part.margins, made().margins[[4, 1]])
@@ -58,7 +61,7 @@ def test_taking_rows_keeps_their_patients_only() -> None:
 
 def test_what_does_not_fit_is_an_error() -> None:
     one = made()
-    with pytest.raises(ConfigError, match="other lengths: {'truth': 5}"):
+    with pytest.raises(ConfigError, match=r"other lengths: \{'truth': 5\}"):
         replace(one, truth=one.truth[:5])
     with pytest.raises(ConfigError, match="2 rows"):
         replace(one, patients=one.patients.iloc[1:])

@@ -1,0 +1,217 @@
+"""From cohorts to the table that heads and protocols read: every region embedded, asked, and set beside what is known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from medvl.data.cohort import Cohort, PhantomCohort, describe
+from medvl.errors import ConfigError
+from medvl.evaluation.embedded import Embedded
+from medvl.evaluation.phantom_truth import patient_of, truth_of
+from medvl.evaluation.zeroshot import label_of
+from medvl.imaging.phantom.render import COVERAGE_Z_MM, lesion_masks, region_centers, render
+from medvl.imaging.phantom.sample import KERNELS_MM, log_hazard
+from medvl.imaging.phantom.truth import Patient
+from medvl.imaging.preprocess import MIN_COVERED
+from medvl.inference.predictor import Predictor, RegionResult
+from medvl.text.prompts import Finding
+
+BATCH = 32
+NEAR_MM = 5.0
+Progress = Callable[[int, int], None]
+Case = Mapping[str, Any]
+
+
+@dataclass
+class _Rows:
+    """Rows being gathered: facts of each, and vectors of those that were usable."""
+
+    predictor: Predictor
+    facts: list[dict[str, Any]] = field(default_factory=list)
+    vectors: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=dict)
+    cases: list[Case] = field(default_factory=list)
+
+    def add(self, case: Case, region: str, reason: str, **facts: Any) -> int:
+        told = str(case["region_texts"].get(region) or "")
+        kind = self.predictor.kind_of(region)
+        row = {"patient_id": case["patient_id"], "region": region, "kind": kind, "report": told, "reason": reason}
+        self.facts.append({**row, **facts})
+        self.cases.append(case)
+        return len(self.facts) - 1
+
+    def finish(self, patients: pd.DataFrame, source: Mapping[str, str], evidence: pd.DataFrame | None = None) -> Embedded:
+        rows = pd.DataFrame(self.facts)
+        findings = self.predictor.findings.findings
+        n, shape = len(rows), (len(rows), len(findings))
+        widths = [next(iter(self.vectors.values()))[k].shape[-1] for k in (0, 1)] if self.vectors else [0, 0]
+        pooled, embedding = (np.full((n, width), np.nan, np.float32) for width in widths)
+        for i, (p, e) in self.vectors.items():
+            pooled[i], embedding[i] = p, e
+        margins = np.full(shape, np.nan, np.float32)
+        said, truth = np.full(shape, -1, np.int8), np.full(shape, -1, np.int8)
+        for i, case in enumerate(self.cases):
+            region = rows.at[i, "region"]
+            for j, finding in enumerate(findings):
+                if region in self.predictor.kinds[finding.region]:
+                    said[i, j] = _known(label_of(finding, case["labels"][region], self.predictor.findings))
+                    truth[i, j] = _known(_truth(finding, region, case))
+        for j, finding in enumerate(findings):
+            for region in self.predictor.kinds[finding.region]:
+                asked = np.flatnonzero((rows["region"] == region) & (rows["reason"] == ""))
+                margins[asked, j] = embedding[asked] @ self.predictor.direction(finding, region).numpy()
+        bundle = self.predictor.bundle
+        told = {"model": bundle.name, "model_sha256": bundle.sha256, "contract_hash": self.predictor.contract.hash, **source}
+        reports = self._reports(rows, embedding.shape[1])
+        keys = tuple(f.key for f in findings)
+        return Embedded(rows, patients, embedding, pooled, reports, keys, margins, said, truth, told, evidence)
+
+    def _reports(self, rows: pd.DataFrame, width: int) -> NDArray[np.float32]:
+        out = np.full((len(rows), width), np.nan, np.float32)
+        told = np.flatnonzero(rows["report"] != "")
+        if len(told):
+            out[told] = self.predictor.embed_texts(rows["report"].iloc[told].tolist()).numpy()
+        return out
+
+
+def embed_cohort(
+    predictor: Predictor, cohort: Cohort, source: Mapping[str, str], progress: Progress | None = None, first: int | None = None
+) -> Embedded:
+    """Embed the crops of a built cohort, of each patient's main scan.
+
+    Args:
+        predictor: of a bundle whose regions are those of the cohort.
+        cohort: crops on the bundle's grids; of phantoms, or built from a table.
+        source: where it came from: `cohort`, `split`, `way`.
+        progress: called with (patients done, of how many).
+        first: only so many patients.
+
+    Raises:
+        ConfigError: the cohort has other regions or grids than the bundle takes.
+    """
+    if cohort.regions != predictor.contract.names or cohort.hu.shape[2:] != predictor.contract.regions[0].grid_dhw:
+        raise ConfigError(
+            f"the cohort holds {', '.join(cohort.regions)} of {list(cohort.hu.shape[2:])} voxels; the bundle takes "
+            f"{', '.join(predictor.contract.names)} of {list(predictor.contract.regions[0].grid_dhw)}"
+        )
+    rows, n = _Rows(predictor), len(cohort) if first is None else min(first, len(cohort))
+    for start in range(0, n, BATCH):
+        places = range(start, min(start + BATCH, n))
+        for names in predictor.kinds.values():
+            used: list[tuple[int, int, str]] = []
+            for i in places:
+                for region in names:
+                    column = cohort.regions.index(region)
+                    covered = float(cohort.covered[i, column])
+                    code = "" if covered >= MIN_COVERED else str(cohort.cases[i].get("rejected") or "region_incomplete")
+                    row = rows.add(cohort.cases[i], region, code, covered=round(covered, 4))
+                    if not code:
+                        used.append((row, i, region))
+            _read(rows, [np.asarray(cohort.hu[i, cohort.regions.index(r)]) for _, i, r in used], used)
+        if progress:
+            progress(places[-1] + 1, n)
+    return rows.finish(_patients(cohort.cases[:n]), source)
+
+
+def _read(rows: _Rows, crops: Sequence[NDArray[np.int16]], used: Sequence[tuple[int, int, str]]) -> None:
+    if used:
+        pooled, embedding = rows.predictor.encode(crops, [region for _, _, region in used])
+        for k, (row, _, _) in enumerate(used):
+            rows.vectors[row] = (pooled[k], embedding[k].numpy())
+
+
+def embed_phantoms(
+    predictor: Predictor, which: PhantomCohort, source: Mapping[str, str], progress: Progress | None = None
+) -> Embedded:
+    """Scan phantoms and send each scan through the whole path: localiser, crops, towers; maps are compared with their lesions.
+
+    Rows also hold `center_error_mm` of the localiser (NaN where the region's centre is not well inside the scan).
+    """
+    rows, cases, hits = _Rows(predictor), [], list[dict[str, Any]]()
+    for done, number in enumerate(range(which.start, which.start + which.n), start=1):
+        case = describe(which.seed, number)
+        patient = patient_of(case["truth"])
+        result = predictor.predict(render(patient), age_years=patient.age_years, explain=False)
+        centers = region_centers(patient)
+        for name, region in result.regions.items():
+            error = _error(patient, region, centers[name])
+            facts = {"covered": region.covered, "distance": region.distance, "center_error_mm": error}
+            row = rows.add(case, name, region.reasons[0].code if region.reasons else "", **facts)
+            if region.embedding is not None and region.pooled is not None and not region.reasons:
+                rows.vectors[row] = (region.pooled, region.embedding.numpy())
+                hits += _pointing(predictor, patient, region)
+        cases.append(case)
+        if progress:
+            progress(done, which.n)
+    evidence = pd.DataFrame(hits, columns=["patient_id", "region", "finding", "hit", "near", "share"])
+    return rows.finish(_patients(cases), source, evidence)
+
+
+def _error(patient: Patient, region: RegionResult, center: NDArray[np.float64]) -> float:
+    """Distance of the localiser's centre from the true one in mm; infinite where it was not found, NaN where it is cut off."""
+    low, high = COVERAGE_Z_MM[patient.scanner.coverage]
+    if not low + 40 <= center[2] <= high - 40:
+        return float("nan")
+    if region.place is None or region.geometry is None:
+        return float("inf")
+    return float(np.linalg.norm(region.place.center_lps - center))
+
+
+def _pointing(predictor: Predictor, patient: Patient, region: RegionResult) -> Iterator[dict[str, Any]]:
+    assert region.hu is not None and region.geometry is not None  # noqa: S101 - callers checked
+    masks = lesion_masks(patient, region.geometry)
+    for finding in predictor.findings.findings:
+        if region.name not in predictor.kinds[finding.region] or truth_of(finding, region.name, patient) != 1:
+            continue
+        key = "renal_mass" if finding.region == "kidney" and finding.given else finding.key
+        mask = masks.get(f"{key}@{region.name}")
+        if mask is None or not mask.any():
+            continue
+        heat = predictor.heat(finding, region.name, region.hu)
+        peak = np.array(np.unravel_index(int(heat.argmax()), heat.shape))
+        away = np.linalg.norm((np.argwhere(mask) - peak) * np.array(region.geometry.spacing_mm), axis=1).min()
+        told = {"patient_id": patient.patient_id, "region": region.name, "finding": finding.key}
+        yield told | {"hit": bool(mask[tuple(peak)]), "near": bool(away <= NEAR_MM), "share": float(mask.mean())}
+
+
+def _patients(cases: Sequence[Case]) -> pd.DataFrame:
+    found = {str(case["patient_id"]): _facts(case) for case in cases}
+    out = pd.DataFrame.from_dict(found, orient="index")
+    out.index.name = "patient_id"
+    return out
+
+
+def _facts(case: Case) -> dict[str, Any]:
+    """What is known of a patient: of phantoms from their truth, of others from the table."""
+    truth = case.get("truth") or {}
+    if "seed" not in truth:
+        return {name: truth.get(name) for name in ("age_years", "time_days", "event")}
+    who = patient_of(truth)
+    kernels = {mm: name for name, mm in KERNELS_MM.items()}
+    return {
+        "sex": who.sex,
+        "age_years": who.age_years,
+        "bmi": who.bmi,
+        "time_days": who.time_days,
+        "event": who.event,
+        "phase": who.scanner.phase,
+        "manufacturer": who.scanner.manufacturer,
+        "kernel": kernels.get(who.scanner.kernel_mm, "unknown"),
+        "slice_thickness_mm": who.scanner.thickness_mm,
+        "coverage": who.scanner.coverage,
+        "oracle_risk": log_hazard(who.age_years, (who.kidney_left, who.kidney_right), who.chest),
+    }
+
+
+def _truth(finding: Finding, region: str, case: Case) -> int | None:
+    truth = case.get("truth") or {}
+    return truth_of(finding, region, patient_of(truth)) if "seed" in truth else None
+
+
+def _known(value: int | None) -> int:
+    return -1 if value is None else value
