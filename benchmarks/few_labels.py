@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from medvl.evaluation.calibration import calibrate
 from medvl.evaluation.fractions import FRACTIONS, fraction_subset
-from medvl.evaluation.metrics import auroc, bootstrap
+from medvl.evaluation.intervals import bootstrap
+from medvl.evaluation.metrics import auroc
 from medvl.heads.probe import fit_linear_probe
 from medvl.recipe import Recipe, load_recipe
 from medvl.text.prompts import Finding, FindingList, load_findings

@@ -70,7 +70,8 @@ def scans(options: argparse.Namespace) -> Any:
 
 def measure(options: argparse.Namespace, part: Any) -> dict[str, Any]:
     """Every finding both ways, and the difference with its interval by patient."""
-    from medvl.evaluation.metrics import auroc, bootstrap
+    from medvl.evaluation.intervals import bootstrap
+    from medvl.evaluation.metrics import auroc
     from medvl.recipe import load_recipe
     from medvl.text.prompts import load_findings
     from medvl.training.answers import answers, region_names
@@ -104,7 +105,8 @@ def measure(options: argparse.Namespace, part: Any) -> dict[str, Any]:
 
 def unseen(part: Any, reader: Any, features: Any) -> dict[str, Any]:
     """Findings that the phase of the main scan cannot show but another scan's can: scores of the mean alone."""
-    from medvl.evaluation.metrics import auroc, bootstrap
+    from medvl.evaluation.intervals import bootstrap
+    from medvl.evaluation.metrics import auroc
     from medvl.evaluation.phantom_truth import patient_of, truth_of
     from medvl.training.answers import region_names
 

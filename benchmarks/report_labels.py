@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from report_labels_structured import score_structured
 
-from medvl.evaluation.metrics import bootstrap
+from medvl.evaluation.intervals import bootstrap
 from medvl.text.labels import extract_text
 from medvl.text.ontology import Ontology, load_ontology, phrases
 from medvl.text.report import split_sentences

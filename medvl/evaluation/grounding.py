@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from medvl.evaluation.metrics import bootstrap
+from medvl.evaluation.intervals import bootstrap
 
 Array = NDArray[np.float64]
 Overlap = Literal["iou", "dice"]

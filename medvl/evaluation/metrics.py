@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
@@ -63,36 +61,3 @@ def median_rank(similarity: NDArray[np.floating]) -> float:
     """Median rank (1 is best) of the diagonal among its row, ties at their middle."""
     own = np.diag(similarity)[:, None]
     return float(np.median((similarity > own).sum(1) + ((similarity == own).sum(1) + 1) / 2))
-
-
-def bootstrap(
-    statistic: Callable[[NDArray[np.int64]], float], clusters: ArrayLike, *, n: int = 1000, seed: int = 0, level: float = 0.95
-) -> tuple[float, float]:
-    """Percentile interval of a statistic, resampling whole patients.
-
-    Args:
-        statistic: value for an array of row numbers; a draw for which it raises ValueError (one class) is drawn again.
-        clusters: (N,) patient of each row.
-        n: draws.
-        seed: of the draws.
-        level: coverage.
-
-    Raises:
-        ValueError: hardly any draw gives a value.
-    """
-    names, inverse = np.unique(np.asarray(clusters), return_inverse=True)
-    rows_of = np.split(np.argsort(inverse, kind="stable"), np.cumsum(np.bincount(inverse))[:-1])
-    rng = np.random.default_rng(seed)
-    values: list[float] = []
-    for _ in range(4 * n):
-        picks = rng.integers(len(names), size=len(names))
-        try:
-            values.append(statistic(np.concatenate([rows_of[p] for p in picks])))
-        except ValueError:
-            continue
-        if len(values) == n:
-            break
-    if len(values) < n // 2:
-        raise ValueError(f"only {len(values)} of {4 * n} bootstrap draws gave a value; too few patients with both outcomes")
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medvl.evaluation.calibration import expected_calibration_error
-from medvl.evaluation.metrics import auroc, bootstrap, concordance, median_rank, recall_at
+from medvl.evaluation.intervals import bootstrap
+from medvl.evaluation.metrics import auroc, concordance, median_rank, recall_at
 from medvl.evaluation.phantom_truth import truth_of
 from medvl.imaging.phantom.render import COVERAGE_Z_MM, lesion_masks, region_centers
 from medvl.imaging.phantom.sample import log_hazard

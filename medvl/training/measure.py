@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from medvl.evaluation.metrics import auroc, bootstrap, concordance, median_rank, recall_at
+from medvl.evaluation.intervals import bootstrap
+from medvl.evaluation.metrics import auroc, concordance, median_rank, recall_at
 from medvl.survival.model import fit_survival
 from medvl.text.relations import existence
 from medvl.training.answers import answers, region_names

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.evaluation.grounding import pointing
-from medvl.evaluation.metrics import bootstrap
+from medvl.evaluation.intervals import bootstrap
 from medvl.training.reader import Reader
 from medvl.training.samples import KindData
 

@@ -7,7 +7,8 @@ import pytest
 from lifelines.utils import concordance_index
 from sklearn.metrics import roc_auc_score
 
-from medvl.evaluation.metrics import auroc, bootstrap, concordance, median_rank, recall_at
+from medvl.evaluation.intervals import bootstrap
+from medvl.evaluation.metrics import auroc, concordance, median_rank, recall_at
 
 
 @pytest.mark.parametrize("levels", [3, 10**9])
