@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from medvl.text.nephrometry import radius_class
+from medvl.renal_score import radius_class
 
 UNKNOWN = -1
 SAME_SIZE, OTHER_SIZE = 1.12, 1.3
