@@ -152,17 +152,3 @@ def concordance(time: ArrayLike, event: ArrayLike, risk: ArrayLike) -> float:
     if pairs == 0:
         raise ValueError("no comparable pair: nobody outlived an observed event")
     return float(good / pairs)
-
-
-def recall_at(similarity: NDArray[np.floating], k: int) -> float:
-    """Share of rows whose own column (the diagonal) is among the k most similar; a tie costs its expected place."""
-    own = np.diag(similarity)[:, None]
-    above = (similarity > own).sum(1)
-    tied = (similarity == own).sum(1)
-    return float(np.clip((k - above) / tied, 0, 1).mean())
-
-
-def median_rank(similarity: NDArray[np.floating]) -> float:
-    """Median rank (1 is best) of the diagonal among its row, ties at their middle."""
-    own = np.diag(similarity)[:, None]
-    return float(np.median((similarity > own).sum(1) + ((similarity == own).sum(1) + 1) / 2))

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from medvl.evaluation.calibration import expected_calibration_error
 from medvl.evaluation.intervals import bootstrap
-from medvl.evaluation.metrics import auroc, concordance, median_rank, recall_at
+from medvl.evaluation.metrics import auroc, concordance
 from medvl.evaluation.phantom_truth import truth_of
+from medvl.evaluation.ranking import hits_at, median_rank
 from medvl.imaging.phantom.render import COVERAGE_Z_MM, lesion_masks, region_centers
 from medvl.imaging.phantom.sample import log_hazard
 from medvl.imaging.phantom.truth import Patient
@@ -164,15 +165,11 @@ def _retrieval(held: Sequence[Held], embed: Callable[[list[str]], Tensor], draws
     for way, matrix in (("image_to_report", similarity), ("report_to_image", similarity.T)):
         blocks = [matrix[np.ix_(g, g)] for g in galleries]
         for k in (1, 5, 10):
-            hits = np.concatenate([_hits(block, k) for block in blocks])
+            hits = np.concatenate([hits_at(block, k) for block in blocks])
             low, high = bootstrap(lambda rows, h=hits: float(h[rows].mean()), np.arange(len(hits)), n=draws)  # type: ignore[misc]
             out[f"{way}_recall_at_{k}"] = {"value": round(float(hits.mean()), 4), "ci": [round(low, 4), round(high, 4)]}
         out[f"{way}_median_rank"] = float(np.mean([median_rank(block) for block in blocks]))
     return out
-
-
-def _hits(block: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    return np.array([recall_at(np.roll(np.roll(block, -i, 0), -i, 1)[:1], k) for i in range(len(block))])
 
 
 def _stacked(h: Held, names: Sequence[str]) -> Tensor:

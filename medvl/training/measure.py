@@ -17,7 +17,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from medvl.evaluation.intervals import bootstrap
-from medvl.evaluation.metrics import auroc, concordance, median_rank, recall_at
+from medvl.evaluation.metrics import auroc, concordance
+from medvl.evaluation.ranking import hits_at, median_rank
 from medvl.survival.model import fit_survival
 from medvl.text.relations import existence
 from medvl.training.answers import answers, region_names
@@ -115,7 +116,7 @@ def retrieval_table(similarity: NDArray[np.float64], draws: int) -> dict[str, An
     for way, matrix in (("image_to_report", similarity), ("report_to_image", similarity.T)):
         blocks = [matrix[np.ix_(g, g)] for g in galleries]
         for k in (1, 5, 10):
-            hits = np.concatenate([_hits(block, k) for block in blocks])
+            hits = np.concatenate([hits_at(block, k) for block in blocks])
             interval = bootstrap(partial(_mean_of, hits), np.arange(len(hits)), n=draws) if draws else None
             out[f"{way}_recall_at_{k}"] = {"value": round(float(hits.mean()), 4), "ci": [round(v, 4) for v in interval or ()]}
         out[f"{way}_median_rank"] = float(np.mean([median_rank(block) for block in blocks]))
@@ -128,10 +129,6 @@ def _auroc_of(labels: NDArray[np.int64], scores: NDArray[np.float64], rows: NDAr
 
 def _mean_of(values: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
     return float(values[rows].mean())
-
-
-def _hits(block: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    return np.array([recall_at(np.roll(np.roll(block, -i, 0), -i, 1)[:1], k) for i in range(len(block))])
 
 
 def survival_table(

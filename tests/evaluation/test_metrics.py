@@ -1,14 +1,12 @@
 """Metrics against scikit-learn, lifelines and brute force; the bootstrap against what it promises."""
 
-from itertools import pairwise, permutations
-
 import numpy as np
 import pytest
 from lifelines.utils import concordance_index
 from sklearn.metrics import roc_auc_score
 
 from medvl.evaluation.intervals import bootstrap
-from medvl.evaluation.metrics import auroc, concordance, median_rank, recall_at
+from medvl.evaluation.metrics import auroc, concordance
 
 
 @pytest.mark.parametrize("levels", [3, 10**9])
@@ -48,37 +46,6 @@ def test_concordance_by_hand_and_without_pairs() -> None:
     for time, event in (([3, 3], [True, True]), ([1, 2], [False, False]), ([1, 2], [False, True])):
         with pytest.raises(ValueError, match="no comparable pair"):
             concordance(time, event, [1.0, 0.0])
-
-
-def _ranks_over_tie_orders(row: list[float], own: int) -> list[int]:
-    """Rank of `own` in each order that respects the values."""
-    orders = [o for o in permutations(range(len(row))) if all(row[a] >= row[b] for a, b in pairwise(o))]
-    return [order.index(own) + 1 for order in orders]
-
-
-def test_retrieval_with_ties_is_the_mean_over_all_ways_to_break_them() -> None:
-    similarity = np.random.default_rng(2).integers(0, 3, (5, 5)).astype(float)
-    ranks = [_ranks_over_tie_orders(row.tolist(), i) for i, row in enumerate(similarity)]
-    assert any(len(set(r)) > 1 for r in ranks)
-    for k in range(1, 6):
-        assert recall_at(similarity, k) == pytest.approx(np.mean([np.mean([r <= k for r in row]) for row in ranks]))
-    assert median_rank(similarity) == pytest.approx(np.median([np.mean(row) for row in ranks]))
-
-
-def test_a_constant_model_gets_chance_not_a_perfect_score() -> None:
-    flat = np.zeros((8, 8))
-    assert recall_at(flat, 1) == pytest.approx(1 / 8)
-    assert recall_at(flat, 5) == pytest.approx(5 / 8)
-    assert median_rank(flat) == 4.5
-    assert recall_at(np.eye(8), 1) == 1.0
-    assert recall_at(-np.eye(8), 7) == 0.0
-    assert median_rank(-np.eye(8)) == 8.0
-
-
-def test_retrieval_looks_along_rows() -> None:
-    similarity = np.array([[0.9, 0.1, 0.2], [0.95, 0.5, 0.4], [0.97, 0.6, 0.3]])
-    assert recall_at(similarity, 1) == pytest.approx(1 / 3)
-    assert recall_at(similarity.T, 1) == pytest.approx(0)
 
 
 def test_bootstrap_draws_whole_patients() -> None:
