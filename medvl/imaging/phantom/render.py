@@ -14,7 +14,7 @@ from medvl.geometry import Geometry
 from medvl.imaging.phantom.anatomy import DIAPHRAGM_Z_MM, Anatomy, KidneyAnatomy, build
 from medvl.imaging.phantom.sample import PHASES
 from medvl.imaging.phantom.shapes import F32, Canvas, Ellipsoid, ramp
-from medvl.imaging.phantom.truth import Kidney, Patient, Phase
+from medvl.imaging.phantom.truth import Kidney, Patient, Phase, Scanner
 from medvl.records import Volume
 
 RENDER_VERSION = 2  # of the pictures: counted up with every change that moves a voxel, so that caches of older ones are not used
@@ -93,18 +93,23 @@ def render(patient: Patient, geometry: Geometry | None = None, *, noise: bool = 
 
 
 def _scan(canvas: Canvas, patient: Patient) -> None:
-    """Kernel blur in plane, then noise with the kernel's own grain, in place; each phase has noise of its own."""
+    """Blur and noise of the patient's scanner, in place; each phase has noise of its own."""
     scan = PHASES.index(patient.scanner.phase)
     rng = np.random.default_rng([patient.seed, int(patient.patient_id[2:]), 2, canvas.hu.size, scan])
-    sigma = (0.0, patient.scanner.kernel_mm / canvas.voxel_mm[1], patient.scanner.kernel_mm / canvas.voxel_mm[0])
+    blur_and_noise(canvas, patient.scanner, rng)
+
+
+def blur_and_noise(canvas: Canvas, scanner: Scanner, rng: np.random.Generator) -> None:
+    """Kernel blur in plane, then noise with the kernel's own grain, in place."""
+    sigma = (0.0, scanner.kernel_mm / canvas.voxel_mm[1], scanner.kernel_mm / canvas.voxel_mm[0])
     ndimage.gaussian_filter(canvas.hu, sigma, output=canvas.hu, truncate=3.0)
     grain = rng.standard_normal(canvas.hu.shape, dtype=np.float32)
     ndimage.gaussian_filter(grain, tuple(s * 0.8 for s in sigma), output=grain, truncate=3.0)
-    grain *= np.float32(patient.scanner.noise_hu / max(float(grain[: 1 + len(grain) // 8].std()), 1e-3))
+    grain *= np.float32(scanner.noise_hu / max(float(grain[: 1 + len(grain) // 8].std()), 1e-3))
     np.add(canvas.hu, grain, out=canvas.hu)
 
 
-def _superellipse(canvas: Canvas, half: tuple[float, float], power: float = 2.5) -> F32:
+def superellipse(canvas: Canvas, half: tuple[float, float], power: float = 2.5) -> F32:
     """(1, H, W) approximate signed distance in mm to an upright trunk outline, negative inside."""
     level = (np.abs(canvas.x / half[0]) ** power + np.abs(canvas.y / half[1]) ** power) ** np.float32(1 / power)
     return np.asarray((level - 1) * np.float32(min(half)), dtype=np.float32)
@@ -116,9 +121,9 @@ def _trunk(canvas: Canvas, a: Anatomy, patient: Patient) -> None:
     skin = (wall[0] + a.fat_mm, wall[1] + a.fat_mm)
     flat = np.full(canvas.x.shape, -1000.0, np.float32)
     table = np.abs(canvas.y - (skin[1] + 7)) - 3
-    for distance, hu in ((table, -550.0), (_superellipse(canvas, skin), FAT_HU), (_superellipse(canvas, wall), MUSCLE_HU)):
+    for distance, hu in ((table, -550.0), (superellipse(canvas, skin), FAT_HU), (superellipse(canvas, wall), MUSCLE_HU)):
         flat += ramp(distance, width) * (hu - flat)
-    inside = _superellipse(canvas, a.cavity_mm)
+    inside = superellipse(canvas, a.cavity_mm)
     flat += ramp(inside, width) * (FAT_HU + 8 - flat)
     canvas.hu[:] = flat
     _lungs(canvas, a, inside, patient)
@@ -209,7 +214,7 @@ def _bones(canvas: Canvas, a: Anatomy) -> None:
 
 def _ribs(canvas: Canvas, a: Anatomy) -> None:
     """Oblique stripes of bone in the trunk's wall; worked out on the wall's own (D, M) columns of voxels only."""
-    shell = ramp(np.abs(_superellipse(canvas, (a.cavity_mm[0] + 6, a.cavity_mm[1] + 6))) - 4, canvas.voxel_mm[0])[0]
+    shell = ramp(np.abs(superellipse(canvas, (a.cavity_mm[0] + 6, a.cavity_mm[1] + 6))) - 4, canvas.voxel_mm[0])[0]
     rows, columns = np.nonzero(shell)
     y, z = canvas.y[0, rows, columns], canvas.z[:, 0]
     stripes = np.abs(((z + np.float32(0.45) * y) % 27) - 13.5) - 5
@@ -328,7 +333,7 @@ def _chest_masks(canvas: Canvas, a: Anatomy, patient: Patient) -> dict[str, NDAr
         masks["pericardial_effusion@chest"] = _union(canvas, (a.pericardial,)) & ~_union(canvas, (a.heart,))
     if patient.chest.aneurysm:
         masks["aortic_aneurysm@chest"] = _union(canvas, ascending_aorta(a, patient)[:10])
-    inside = _superellipse(canvas, a.cavity_mm)
+    inside = superellipse(canvas, a.cavity_mm)
     for side, name in ((1.0, "left"), (-1.0, "right")):
         fluid = _effusion(canvas, a, _lung_space(canvas, a, inside, side), side, patient)
         if fluid is not None:
