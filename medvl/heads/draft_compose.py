@@ -1,0 +1,148 @@
+"""Drafts from verdicts: what is present in a sentence of a like report, what is absent in one, what is open with its reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from numpy.typing import ArrayLike
+
+from medvl.heads.draft_library import ReportLibrary, Taken, states_exactly
+from medvl.heads.draft_statements import Stated, linked, ontology_for, parents_of, phrases_of, statements_of
+from medvl.heads.drafts import DraftSentence, Verdict, title
+from medvl.text.ontology import Ontology
+
+NEIGHBOURS = 50
+
+
+class Writer(Protocol):
+    """What gives a text and its mean log probability a token for a region, such as a captioner on a scan."""
+
+    def __call__(self, region: str) -> tuple[str, float]:
+        """Text and mean log probability."""
+
+
+def by_region(verdicts: Sequence[Verdict]) -> dict[str, dict[str, Verdict]]:
+    """Region to attribute to verdict."""
+    out: dict[str, dict[str, Verdict]] = {}
+    for verdict in verdicts:
+        out.setdefault(verdict.region, {})[verdict.attribute] = verdict
+    return out
+
+
+def grounded_draft(
+    verdicts: Sequence[Verdict],
+    library: ReportLibrary | None = None,
+    embeddings: Mapping[str, ArrayLike] | None = None,
+    *,
+    exclude: Sequence[str] = (),
+    neighbours: int = NEIGHBOURS,
+) -> tuple[DraftSentence, ...]:
+    """A draft that says what the verdicts say and no more.
+
+    Args:
+        verdicts: of all regions.
+        library: training reports; without it every sentence is a template.
+        embeddings: unit image embedding of each usable region.
+        exclude: patients whose reports are not taken, such as the same one.
+        neighbours: nearest reports that are looked through for each region.
+    """
+    out: list[DraftSentence] = []
+    for region, own in by_region(verdicts).items():
+        taken: list[Taken] = []
+        if library is not None and embeddings is not None and region in embeddings:
+            taken = list(library.sentences(*library.nearest(embeddings[region], region, neighbours, exclude=exclude)))
+        out += _region(region, own, taken)
+    return tuple(out)
+
+
+def captioned_draft(verdicts: Sequence[Verdict], regions: Sequence[str], writer: Writer) -> tuple[DraftSentence, ...]:
+    """A captioner's text of each region, each sentence checked against the verdicts."""
+    found = by_region(verdicts)
+    out: list[DraftSentence] = []
+    for region in regions:
+        text, score = writer(region)
+        for stated in statements_of(text, ontology_for(region)):
+            out.append(linked(stated, region, "generated", found.get(region, {}), log_probability=round(score, 4)))
+    return tuple(out)
+
+
+def _region(region: str, own: Mapping[str, Verdict], taken: Sequence[Taken]) -> list[DraftSentence]:
+    if all(v.region_wide for v in own.values()):
+        reason = next((r for v in own.values() for r in v.reasons), "it was not usable")
+        return [_open(f"{title(region)} not assessed: {reason}.", region, list(own.values()))]
+    ontology = ontology_for(region)
+    parents = parents_of(ontology)
+    out: list[DraftSentence] = []
+    for attribute, verdict in own.items():
+        if verdict.verdict == "present" and attribute not in parents:
+            first, rest = _present(attribute, own, taken, ontology)
+            if isinstance(first, Taken):
+                out.append(linked(first.stated, region, "retrieved", own, (first.neighbour,)))
+            else:
+                out.append(linked(first, region, "template", own))
+            out += [linked(stated, region, "template", own) for stated in rest]
+    absent = [v for key, v in own.items() if v.verdict == "absent" and key not in parents]
+    if absent:
+        out.append(_absent(absent, region, ontology, own))
+    phrases = phrases_of(ontology) | {key: v.label[0].lower() + v.label[1:] for key, v in own.items() if key in parents}
+    for key, verdict in own.items():
+        parent = own.get(parents.get(key, ""))
+        if verdict.verdict == "undecided" and (parent is None or parent.verdict != "undecided"):
+            reason = "; ".join(verdict.reasons) or "the score is near the threshold"
+            called = _bare(phrases.get(key, verdict.label))
+            out.append(_open(f"Possible {called}{_at(region)}; this cannot be decided: {reason}.", region, [verdict]))
+    return out
+
+
+def _present(
+    attribute: str, own: Mapping[str, Verdict], taken: Sequence[Taken], ontology: Ontology
+) -> tuple[Taken | Stated, list[Stated]]:
+    """The sentence on a present finding, from the nearest report that has a fitting one, and one on traits left unsaid."""
+    traits = parents_of(ontology)
+    fitting = next((t for t in taken if states_exactly(t.stated, attribute, own, traits)), None)
+    region = own[attribute].region
+    if fitting is None:
+        first: Taken | Stated = _read(f"There is {phrases_of(ontology)[attribute]}{_at(region)}.", ontology)
+    else:
+        first = fitting
+    told = (fitting.stated if fitting else first).status  # type: ignore[union-attr]
+    say = ontology.attributes["flags"] if ontology.attributes else {}
+    unsaid = [
+        str(say[key]["say"][verdict.verdict])
+        for key, verdict in own.items()
+        if traits.get(key) == attribute and key in say and key not in told and verdict.verdict != "undecided" and "say" in say[key]
+    ]
+    if not unsaid:
+        return first, []
+    phrase = phrases_of(ontology)[attribute]
+    return first, [_read(f"There is {phrase}{_at(region)} {', '.join(unsaid)}.", ontology)]
+
+
+def _absent(absent: Sequence[Verdict], region: str, ontology: Ontology, own: Mapping[str, Verdict]) -> DraftSentence:
+    phrases = phrases_of(ontology)
+    named = [_bare(phrases.get(v.attribute, v.label)) for v in absent]
+    listed = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} or {named[-1]}"
+    return linked(_read(f"No {listed}{_at(region)}.", ontology), region, "template", own)
+
+
+def _bare(phrase: str) -> str:
+    return phrase.removeprefix("an ").removeprefix("a ")
+
+
+def _at(region: str) -> str:
+    side = region.partition("_")[2]
+    return f" in the {side} {region.partition('_')[0]}" if side else ""
+
+
+def _read(text: str, ontology: Ontology) -> Stated:
+    return statements_of(text, ontology)[0]
+
+
+def _open(text: str, region: str, verdicts: Sequence[Verdict]) -> DraftSentence:
+    """A sentence on what is not known: supported by there being no verdict."""
+    peaks = {v.finding: v.peak_lps for v in verdicts if v.peak_lps is not None}
+    scores = {v.finding: v.probability for v in verdicts}
+    return DraftSentence(
+        text, tuple(v.finding for v in verdicts), region, "template", "supported", probabilities=scores, peaks_lps=peaks
+    )
