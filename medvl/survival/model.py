@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from medvl.objectives.cox import fit_ridge_cox
+from medvl.survival.cox import fit_cox
+from medvl.survival.endpoints import MIN_EVENTS
 
 Array = NDArray[np.float64]
 HORIZONS_DAYS = (365.0, 1095.0, 1825.0)
@@ -113,6 +113,8 @@ def fit_survival(
 
     Raises:
         ValueError: fewer than ten events, or no patient has a region.
+
+    Ties are Efron's, in the weights and in the baseline.
     """
     some = next((value for found in embeddings for value in found.values()), None)
     if some is None:
@@ -126,20 +128,11 @@ def fit_survival(
     scale = np.maximum(filled.std(0), 1e-6)
     x = (filled - center) / scale
     time, happened = np.asarray(time_days, dtype=np.float64), np.asarray(event, dtype=bool)
-    weights = fit_ridge_cox(torch.from_numpy(x), torch.from_numpy(time), torch.from_numpy(happened), penalty).numpy()
-    risk = x @ weights
+    if happened.sum() < MIN_EVENTS:
+        raise ValueError(f"a survival model needs at least {MIN_EVENTS} events, found {int(happened.sum())}")
+    fitted = fit_cox(x, time, happened, penalty=penalty)
+    risk = x @ fitted.coefficients
+    # the mean of x is 0 but for rounding, so the fit's baseline belongs to these risks
     return SurvivalModel(
-        endpoint, regions, width, center, scale, weights, np.sort(risk), breslow(risk, time, happened, HORIZONS_DAYS)
+        endpoint, regions, width, center, scale, fitted.coefficients, np.sort(risk), fitted.baselines["all"].at(HORIZONS_DAYS)
     )
-
-
-def breslow(risk: ArrayLike, time: ArrayLike, event: ArrayLike, at: ArrayLike) -> Array:
-    """(H,) cumulative baseline hazard at times `at`, ties after Breslow."""
-    r, t, e = np.asarray(risk, float), np.asarray(time, float), np.asarray(event, bool)
-    moments, deaths = np.unique(t[e], return_counts=True)
-    order = np.argsort(t)
-    above = np.cumsum(np.exp(r[order])[::-1])[::-1]
-    at_risk = above[np.searchsorted(t[order], moments)]
-    steps = np.cumsum(deaths / at_risk)
-    index = np.searchsorted(moments, np.asarray(at, float), side="right")
-    return np.concatenate([[0.0], steps])[index]

@@ -1,15 +1,16 @@
-"""The survival head: baseline against lifelines, missing regions and ages, JSON."""
+"""The survival head: weights and baseline against scikit-survival, missing regions and ages, JSON."""
 
 import json
+from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from lifelines import BreslowFlemingHarringtonFitter, CoxPHFitter
 from lifelines.utils import concordance_index
+from sksurv.linear_model import CoxPHSurvivalAnalysis
+from sksurv.util import Surv
 
-from medvl.survival.model import HORIZONS_DAYS, SurvivalModel, breslow, features, fit_survival
+from medvl.survival.model import HORIZONS_DAYS, SurvivalModel, features, fit_survival
 
 REGIONS = ("kidney_left", "kidney_right", "chest")
 WIDTH = 2
@@ -43,32 +44,30 @@ def _estimate(model: SurvivalModel, *names: str, age: float | None = 60.0) -> di
     return model.estimate({n: torch.tensor(values[n]) for n in names}, age)
 
 
-def test_baseline_equals_lifelines_without_covariates() -> None:
-    rng = np.random.default_rng(1)
-    time, event = rng.integers(1, 40, 90), rng.random(90) < 0.6
-    at = [0, 5, 17.5, 39, 400]
-    # lifelines spreads tied deaths one by one, Breslow does not; without ties they are the same.
-    assert np.allclose(breslow(np.zeros(90), time, event, at), [_nelson_aalen(time, event, t) for t in at])
-    untied = np.arange(90) + 1.0
-    theirs = BreslowFlemingHarringtonFitter().fit(untied, event).survival_function_
-    expected = [-np.log(theirs.loc[:t].iloc[-1, 0]) for t in at]
-    assert np.allclose(breslow(np.zeros(90), untied, event, at), expected)
+def test_old_bundles_answer_as_before() -> None:
+    """Values that the bundle's `survival.json` gave when it was made."""
+    values = json.loads((Path(__file__).parents[2] / "configs" / "bundles" / "phantom-demo" / "survival.json").read_text())
+    old = SurvivalModel.from_json(values)
+    rows = {name: torch.linspace(-0.2, 0.2, old.width) * (k + 1) for k, name in enumerate(old.regions)}
+    x = np.concatenate([*(rows[n].numpy() for n in old.regions), np.ones(len(old.regions)), [64.0]])
+    risk = float((x - np.array(values["center"])) / np.array(values["scale"]) @ np.array(values["weights"]))
+    found = old.estimate(rows, 64.0)
+    assert found["value"] == pytest.approx(risk, abs=1e-4)
+    assert list(found["survival"].values()) == pytest.approx(np.exp(-np.array(values["baseline"]) * np.exp(risk)), abs=1e-4)
 
 
-def _nelson_aalen(time: np.ndarray, event: np.ndarray, until: float) -> float:
-    return sum(((time == t) & event).sum() / (time >= t).sum() for t in range(1, int(until) + 1) if (time >= t).any())
-
-
-def test_baseline_equals_the_one_of_lifelines_cox_fit() -> None:
-    rng = np.random.default_rng(2)
-    x = rng.normal(size=150)
-    time, event = rng.exponential(1000, 150) / np.exp(x), rng.random(150) < 0.7
-    fitted = CoxPHFitter(baseline_estimation_method="breslow").fit(pd.DataFrame({"x": x, "t": time, "e": event}), "t", "e")
-    beta = float(fitted.params_["x"])
-    theirs = fitted.baseline_cumulative_hazard_["baseline cumulative hazard"]
-    at = np.quantile(time, [0.1, 0.5, 0.9])
-    expected = [theirs.loc[:t].iloc[-1] for t in at]
-    assert np.allclose(breslow(beta * (x - x.mean()), time, event, at), expected, rtol=1e-6)
+def test_baseline_belongs_to_the_risks_it_is_told_with() -> None:
+    embeddings, ages, time, event = _cohort()
+    whole = [e for e in embeddings if len(e) == 3]
+    rows = [i for i, e in enumerate(embeddings) if len(e) == 3]
+    x = np.array([[*e["kidney_left"], *e["kidney_right"], *e["chest"], ages[i] or 0.0] for i, e in zip(rows, whole, strict=True)])
+    known = [i for i, r in enumerate(rows) if ages[r] is not None]
+    x, t, e = x[known], time[rows][known], event[rows][known]
+    x = (x - x.mean(0)) / x.std(0)
+    fitted = fit_survival("x", [whole[i] for i in known], [ages[rows[i]] for i in known], t, e, REGIONS, 0.05)
+    theirs = CoxPHSurvivalAnalysis(alpha=0.05 * e.sum(), ties="efron", tol=1e-12).fit(x, Surv.from_arrays(e, t))
+    assert np.allclose(fitted.weights[[0, 1, 2, 3, 4, 5, -1]], theirs.coef_, atol=1e-7)
+    assert np.allclose(fitted.baseline, [theirs.cum_baseline_hazard_(h) for h in HORIZONS_DAYS], rtol=0.02)  # theirs is Breslow's
 
 
 def test_features_have_a_place_for_everything() -> None:
