@@ -21,7 +21,7 @@ class Weighted:
     """A statistic that is read off row weights, many draws at once: no draw copies or sorts rows.
 
     Args:
-        of: (D, N) float64 weights to (D,) values, NaN where a draw has none (one class).
+        of: (D, N) float64 weights to (D,) values, or (D, ...) arrays, with NaN where a draw has none (one class).
         n: rows.
 
     Called with row numbers it is a statistic like any other.
@@ -30,10 +30,10 @@ class Weighted:
     of: Callable[[Array], Array]
     n: int
 
-    def __call__(self, rows: NDArray[np.int64]) -> float:
+    def __call__(self, rows: NDArray[np.int64]) -> Any:
         """The value for an array of row numbers; ValueError where there is none."""
-        value = float(self.of(np.bincount(rows, minlength=self.n)[None].astype(np.float64))[0])
-        if np.isnan(value):
+        value = self.of(np.bincount(rows, minlength=self.n)[None].astype(np.float64))[0]
+        if np.isnan(value).any():
             raise ValueError("the statistic is not defined for these rows; is a class missing?")
         return value
 
@@ -69,7 +69,7 @@ class Clusters:
         """Values of draws, each an array of patient numbers; draws without one are passed over."""
         if isinstance(statistic, Weighted):
             counts = np.stack([np.bincount(p, minlength=self.n) for p in picks]).astype(np.float64)
-            yield from (v for v in statistic.of(counts[:, self.inverse]) if not np.isnan(v))
+            yield from (v for v in statistic.of(counts[:, self.inverse]) if not np.isnan(v).any())
             return
         for pick in picks:
             try:

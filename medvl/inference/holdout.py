@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medvl.evaluation.calibration import expected_calibration_error
 from medvl.evaluation.intervals import bootstrap
 from medvl.evaluation.metrics import auroc, concordance
 from medvl.evaluation.phantom_truth import truth_of
 from medvl.evaluation.ranking import hits_at, median_rank
+from medvl.evaluation.reliability import expected_calibration_error
 from medvl.imaging.phantom.render import COVERAGE_Z_MM, lesion_masks, region_centers
 from medvl.imaging.phantom.sample import log_hazard
 from medvl.imaging.phantom.truth import Patient
@@ -143,8 +143,8 @@ def _scored(h: Held, finding: Finding, predictor: Predictor) -> list[tuple[str, 
     out: list[tuple[str, float, str]] = []
     for name in predictor.kinds[finding.region]:
         region = h.result.regions[name]
-        if calibration is not None and region.embedding is not None:
-            score = float(calibration.probability(predictor.margin(finding, name, region.embedding)))
+        if calibration is not None and region.answers is not None:
+            score = float(calibration.probability(predictor.margin(finding, name, region.answers)))
             out.append((name, score, "undecided" if region.reasons else calibration.verdict(score)))
     return out
 

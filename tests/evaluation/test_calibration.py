@@ -7,8 +7,9 @@ import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 
-from medvl.evaluation.calibration import UNDECIDED_SHARE, Calibration, calibrate, expected_calibration_error
+from medvl.evaluation.calibration import UNDECIDED_SHARE, Calibration, calibrate
 from medvl.evaluation.metrics import auroc
+from medvl.evaluation.reliability import expected_calibration_error
 
 
 def _sample(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
