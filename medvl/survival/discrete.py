@@ -110,7 +110,7 @@ def fit_discrete(
         bias, weights = leaf[:k], leaf[k:].reshape(p, -1) if size else leaf.new_zeros(0, 1)
         loss = discrete_hazard_loss(bias + data[0] @ weights, *data[1:]) + penalty / 2 * weights.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss), leaf.grad.numpy().copy()  # type: ignore[union-attr]
+        return loss.item(), leaf.grad.numpy().copy()  # type: ignore[union-attr]
 
     start = np.concatenate([_marginal(*data[1:]), np.zeros(size)])
     options = {"maxiter": 5000, "maxfun": 20000, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 30}
