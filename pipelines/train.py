@@ -164,7 +164,7 @@ def _train(job: Job) -> tuple[Workspace, Localiser | None, Bundle | None]:
         trained = run_stages(work)
         localiser = _localiser(job, progress)
     bundle = None
-    if world.leads and localiser is not None and trained.system.streams is None:
+    if world.leads and localiser is not None:
         warn("fitting calibration, limits and survival; writing the bundle")
         bundle = export(work, trained, localiser, job.findings, job.findings_text)
         note_finished(work, job.findings_text, bundle)

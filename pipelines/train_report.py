@@ -25,8 +25,7 @@ def tell(work: Workspace, localiser: Localiser | None, bundle: Bundle | None) ->
     if rows:
         table(COLUMNS, rows)
     if bundle is None:
-        why = "it answers by concept streams" if localiser is not None else "it names no localiser"
-        say(f"Trained: {work.stages}. No bundle: {why}. Held-out table: python benchmarks/recipes.py")
+        say(f"Trained: {work.stages}. No bundle: the recipe names no localiser. Held-out table: python benchmarks/recipes.py")
         return
     say(f"Bundle: {bundle.folder}  ({bundle.sha256[:12]})")
     if "survival.json" not in bundle.manifest["files"]:

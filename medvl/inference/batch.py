@@ -48,7 +48,7 @@ def run_batch(inputs: Sequence[Path], predictor: Predictor, out: Path, told: Tol
         out: results folder.
         told: called with (case id, status) after each study.
     """
-    folder, summary, started = ResultsFolder(out), Summary(), time.monotonic()
+    folder, summary, started = ResultsFolder(out, predictor.asked), Summary(), time.monotonic()
     for source in inputs:
         for study in _studies(source, folder, predictor, summary, told):
             _one(study, source, folder, predictor, summary, told)

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from medvl.data.cohort import Cohort, PhantomCohort, describe
 from medvl.errors import ConfigError
 from medvl.evaluation.embedded import Embedded
 from medvl.evaluation.phantom_truth import patient_of, truth_of
-from medvl.evaluation.zeroshot import label_of
+from medvl.heads.answering import Read
+from medvl.heads.zeroshot import label_of
 from medvl.imaging.phantom.render import COVERAGE_Z_MM, lesion_masks, region_centers, render
 from medvl.imaging.phantom.sample import KERNELS_MM, log_hazard
 from medvl.imaging.phantom.truth import Patient
@@ -30,11 +32,11 @@ Case = Mapping[str, Any]
 
 @dataclass
 class _Rows:
-    """Rows being gathered: facts of each, and vectors of those that were usable."""
+    """Rows being gathered: facts of each, and what was made of those that were usable."""
 
     predictor: Predictor
     facts: list[dict[str, Any]] = field(default_factory=list)
-    vectors: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = field(default_factory=dict)
+    found: dict[int, Read] = field(default_factory=dict)
     cases: list[Case] = field(default_factory=list)
 
     def add(self, case: Case, region: str, reason: str, **facts: Any) -> int:
@@ -48,23 +50,24 @@ class _Rows:
     def finish(self, patients: pd.DataFrame, source: Mapping[str, str], evidence: pd.DataFrame | None = None) -> Embedded:
         rows = pd.DataFrame(self.facts)
         findings = self.predictor.findings.findings
-        n, shape = len(rows), (len(rows), len(findings))
-        widths = [next(iter(self.vectors.values()))[k].shape[-1] for k in (0, 1)] if self.vectors else [0, 0]
-        pooled, embedding = (np.full((n, width), np.nan, np.float32) for width in widths)
-        for i, (p, e) in self.vectors.items():
-            pooled[i], embedding[i] = p, e
+        shape = (len(rows), len(findings))
+        first = next(iter(self.found.values()), None)
+        widths = [0, 0] if first is None else [first.pooled.shape[-1], first.embedding.shape[-1]]
+        pooled, embedding = (np.full((len(rows), width), np.nan, np.float32) for width in widths)
         margins = np.full(shape, np.nan, np.float32)
         said, truth = np.full(shape, -1, np.int8), np.full(shape, -1, np.int8)
+        columns = {finding.key: j for j, finding in enumerate(findings)}
+        for i, read in self.found.items():
+            region = rows.at[i, "region"]
+            pooled[i], embedding[i] = read.pooled.numpy(), read.embedding.numpy()
+            asked = [columns[f.key] for f in self.predictor.answering.asked(region)]
+            margins[i, asked] = self.predictor.answering.margins(region, read.answers[None])[0].numpy()
         for i, case in enumerate(self.cases):
             region = rows.at[i, "region"]
-            for j, finding in enumerate(findings):
-                if region in self.predictor.kinds[finding.region]:
-                    said[i, j] = _known(label_of(finding, case["labels"][region], self.predictor.findings))
-                    truth[i, j] = _known(_truth(finding, region, case))
-        for j, finding in enumerate(findings):
-            for region in self.predictor.kinds[finding.region]:
-                asked = np.flatnonzero((rows["region"] == region) & (rows["reason"] == ""))
-                margins[asked, j] = embedding[asked] @ self.predictor.direction(finding, region).numpy()
+            for finding in self.predictor.answering.asked(region):
+                j = columns[finding.key]
+                said[i, j] = _known(label_of(finding, case["labels"][region], self.predictor.findings))
+                truth[i, j] = _known(_truth(finding, region, case))
         bundle = self.predictor.bundle
         told = {"model": bundle.name, "model_sha256": bundle.sha256, "contract_hash": self.predictor.contract.hash, **source}
         reports = self._reports(rows, embedding.shape[1])
@@ -74,8 +77,9 @@ class _Rows:
     def _reports(self, rows: pd.DataFrame, width: int) -> NDArray[np.float32]:
         out = np.full((len(rows), width), np.nan, np.float32)
         told = np.flatnonzero(rows["report"] != "")
-        if len(told):
-            out[told] = self.predictor.embed_texts(rows["report"].iloc[told].tolist()).numpy()
+        if len(told) and width:
+            labels = [self.cases[i]["labels"][rows.at[i, "region"]] for i in told]
+            out[told] = self.predictor.answering.embed_reports(rows["report"].iloc[told].tolist(), labels).numpy()
         return out
 
 
@@ -120,9 +124,8 @@ def embed_cohort(
 
 def _read(rows: _Rows, crops: Sequence[NDArray[np.int16]], used: Sequence[tuple[int, int, str]]) -> None:
     if used:
-        pooled, embedding = rows.predictor.encode(crops, [region for _, _, region in used])
-        for k, (row, _, _) in enumerate(used):
-            rows.vectors[row] = (pooled[k], embedding[k].numpy())
+        found = rows.predictor.read(crops, [region for _, _, region in used])
+        rows.found |= {row: Read(*(part[k] for part in found)) for k, (row, _, _) in enumerate(used)}
 
 
 def embed_phantoms(
@@ -142,8 +145,8 @@ def embed_phantoms(
             error = _error(patient, region, centers[name])
             facts = {"covered": region.covered, "distance": region.distance, "center_error_mm": error}
             row = rows.add(case, name, region.reasons[0].code if region.reasons else "", **facts)
-            if region.embedding is not None and region.pooled is not None and not region.reasons:
-                rows.vectors[row] = (region.pooled, region.embedding.numpy())
+            if region.embedding is not None and region.answers is not None and region.pooled is not None and not region.reasons:
+                rows.found[row] = Read(torch.from_numpy(region.pooled), region.embedding, region.answers)
                 hits += _pointing(predictor, patient, region)
         cases.append(case)
         if progress:

@@ -4,104 +4,85 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
+from medvl.errors import ConfigError
 from medvl.evaluation.calibration import Calibration
 from medvl.evaluation.outliers import Familiarity
-from medvl.geometry import Geometry
+from medvl.heads.answering import Answering, Read, Towers, answering
 from medvl.imaging.preprocess import MIN_COVERED, to_hu_grid, window
 from medvl.imaging.resample import covered_fraction
+from medvl.inference.answers import CaseResult, FindingResult, RegionResult
+from medvl.inference.asking import Scored, asking_of, known_to
 from medvl.inference.evidence import Evidence, deletion, peak_of
-from medvl.models.bundle import Bundle
+from medvl.models.bundle import Bundle, load_system
 from medvl.models.clip import RegionClip
-from medvl.models.config import ClipConfig, LocaliserConfig
+from medvl.models.config import LocaliserConfig
 from medvl.models.localiser import Localiser, Place
 from medvl.records import Reason, Volume
 from medvl.survival.model import SurvivalModel
-from medvl.text.prompts import Finding, load_findings
+from medvl.text.prompts import Finding, FindingList, load_findings
 
-
-@dataclass(frozen=True, eq=False)
-class RegionResult:
-    """One region: where, how complete, how familiar; `hu`, `embedding` and `pooled` features only when it was usable."""
-
-    name: str
-    place: Place | None
-    source: str
-    geometry: Geometry | None
-    covered: float
-    distance: float | None
-    limit: float | None
-    reasons: tuple[Reason, ...]
-    hu: NDArray[np.int16] | None = None
-    embedding: Tensor | None = None
-    pooled: NDArray[np.float32] | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class FindingResult:
-    """One answer: calibrated score, verdict, why undecided, and the evidence."""
-
-    finding: Finding
-    region: str
-    score: float | None
-    verdict: str
-    calibration: Calibration
-    reasons: tuple[Reason, ...]
-    prompts: tuple[list[str], list[str]]
-    heat: NDArray[np.float32] | None = None
-    heat_geometry: Geometry | None = None
-    evidence: Evidence | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class CaseResult:
-    """Everything the model says of one scan."""
-
-    regions: dict[str, RegionResult]
-    findings: tuple[FindingResult, ...]
-    risk: Mapping[str, Any] | None
-    timings_s: dict[str, float] = field(default_factory=dict)
+__all__ = ["CaseResult", "FindingResult", "Predictor", "RegionResult"]
 
 
 class Predictor:
-    """A bundle, loaded once and used for many scans.
+    """A bundle, loaded once and used for many scans, whether prompts answer or concept streams.
 
     Args:
         bundle: verified.
         device: where the towers run.
         given: places of regions known from elsewhere, such as masks; they stand above the localiser.
+        findings: a user's questions instead of the bundle's. Those that the bundle asks in the same words are answered as
+            usual; others get a margin and no verdict.
+        cache: folder that keeps embedded prompts by their hash.
+
+    Raises:
+        ConfigError: questions about regions that the bundle does not know, or that its concept streams were not taught.
     """
 
-    def __init__(self, bundle: Bundle, device: str = "cpu", given: Mapping[str, Place] | None = None) -> None:
-        shapes = bundle.values("model.json")
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str = "cpu",
+        given: Mapping[str, Place] | None = None,
+        *,
+        findings: FindingList | None = None,
+        cache: Path | None = None,
+    ) -> None:
         self.bundle, self.device = bundle, torch.device(device)
-        self.contract = bundle.contract
+        self.contract, self.kinds = bundle.contract, bundle.kinds
         self.given = dict(given or {})
-        self.kinds: dict[str, tuple[str, ...]] = {k: tuple(v) for k, v in shapes["kinds"].items()}
+        own = load_findings(bundle.text("findings.yaml"))
+        self.findings, self.users = findings or own, findings is not None
+        _check_regions(self.findings, self.kinds)
+        self.answering = _answering(bundle, own, self.findings, self.device, cache)
+        self.localiser = Localiser(LocaliserConfig.model_validate(bundle.values("model.json")["localiser"]))
         weights = bundle.tensors("weights.safetensors")
-        tokenizer = Tokenizer.from_str(bundle.text("tokenizer.json"))
-        self.clip = RegionClip(ClipConfig.model_validate(shapes["clip"]), tokenizer)
-        self.clip.load_state_dict({k[5:]: v for k, v in weights.items() if k.startswith("clip.")})
-        self.clip.eval().to(self.device)
-        self.localiser = Localiser(LocaliserConfig.model_validate(shapes["localiser"]))
         self.localiser.load_state_dict({k[10:]: v for k, v in weights.items() if k.startswith("localiser.")})
         self.localiser.eval()
-        self.findings = load_findings(bundle.text("findings.yaml"))
-        self.bank = bundle.tensors("bank.safetensors")
-        self.calibration = {k: Calibration(**v) for k, v in bundle.values("calibration.json").items()}
+        fitted = {k: Calibration(**v) for k, v in bundle.values("calibration.json").items()}
+        self.asking = asking_of(bundle, self.answering, own, fitted)
+        self.calibration = dict(self.asking.calibration)
         self.familiarity = _familiarity(bundle)
-        self.survival = (
-            SurvivalModel.from_json(bundle.values("survival.json")) if "survival.json" in bundle.manifest["files"] else None
-        )
+        self.survival = SurvivalModel.from_json(bundle.values("survival.json")) if "survival.json" in bundle else None
+
+    @property
+    def clip(self) -> RegionClip:
+        """The image tower and what stands beside it."""
+        return self.answering.system.clip
+
+    @property
+    def asked(self) -> dict[str, str] | None:
+        """Name and hash of a user's questions; None where the bundle's own are asked."""
+        return {"name": self.findings.name, "sha256": self.findings.sha256} if self.users else None
 
     def kind_of(self, region: str) -> str:
         """The kind a region belongs to."""
@@ -113,7 +94,8 @@ class Predictor:
         Args:
             volume: HU with geometry.
             age_years: for the survival estimate, if known.
-            explain: also draw heat maps and run deletion tests for what is not absent in a usable, familiar region.
+            explain: also draw heat maps and run deletion tests for what is not absent in a usable, familiar region, and tell
+                how far scores spread over paraphrases (needed for verdicts where the bundle has limits for it).
         """
         clock = _Clock()
         places = {**self.localiser.locate(volume), **self.given}
@@ -145,13 +127,15 @@ class Predictor:
         hu = to_hu_grid(volume, grid, fill=self.contract.fill_hu)
         return RegionResult(name, place, source, grid, covered, None, None, reasons, hu)
 
-    @torch.no_grad()
+    def read(self, hu: Sequence[NDArray[np.int16]], regions: Sequence[str]) -> Read:
+        """What the system makes of B HU grids (D, H, W), all of regions of one kind."""
+        pixels = torch.stack([self.pixels(grid, name) for grid, name in zip(hu, regions, strict=True)])
+        return self.answering.read(pixels, list(self.kinds).index(self.kind_of(regions[0])))
+
     def encode(self, hu: Sequence[NDArray[np.int16]], regions: Sequence[str]) -> tuple[NDArray[np.float32], Tensor]:
         """Pooled features (B, P) float32 and unit embeddings (B, E) of B HU grids (D, H, W), all of regions of one kind."""
-        pixels = torch.stack([self.pixels(grid, name) for grid, name in zip(hu, regions, strict=True)])
-        kind = torch.full((len(pixels),), list(self.kinds).index(self.kind_of(regions[0])))
-        pooled = self.clip.pooled(pixels, kind).float()
-        return pooled.cpu().numpy(), functional.normalize(self.clip.project(pooled, kind), dim=-1).cpu()
+        found = self.read(hu, regions)
+        return found.pooled.numpy(), found.embedding
 
     def _embed(self, regions: dict[str, RegionResult]) -> dict[str, RegionResult]:
         out = dict(regions)
@@ -159,93 +143,66 @@ class Predictor:
             usable = [regions[n] for n in names if regions[n].hu is not None and not regions[n].reasons]
             if not usable:
                 continue
-            pooled, embeddings = self.encode([r.hu for r in usable], [r.name for r in usable])  # type: ignore[misc]
-            familiar = self.familiarity[kind]
+            found, familiar = self.read([r.hu for r in usable], [r.name for r in usable]), self.familiarity[kind]  # type: ignore[misc]
             for row, region in enumerate(usable):
-                distance = float(familiar.distance(pooled[row : row + 1])[0])
-                reasons = region.reasons
+                pooled = found.pooled[row].numpy()
+                distance, reasons = float(familiar.distance(pooled[None])[0]), region.reasons
                 if distance > familiar.limit:
-                    reasons = (
-                        *reasons,
-                        Reason(
-                            "out_of_distribution",
-                            f"{region.name} looks unlike the training data (distance {distance:.2f}, limit {familiar.limit:.2f})",
-                        ),
-                    )
-                out[region.name] = RegionResult(
-                    region.name,
-                    region.place,
-                    region.source,
-                    region.geometry,
-                    region.covered,
-                    distance,
-                    familiar.limit,
-                    reasons,
-                    region.hu,
-                    embeddings[row],
-                    pooled[row],
+                    unlike = f"{region.name} looks unlike the training data (distance {distance:.2f}, limit {familiar.limit:.2f})"
+                    reasons = (*reasons, Reason("out_of_distribution", unlike))
+                out[region.name] = replace(
+                    region,
+                    distance=distance,
+                    limit=familiar.limit,
+                    reasons=reasons,
+                    embedding=found.embedding[row],
+                    pooled=pooled,
+                    answers=found.answers[row],
                 )
         return out
 
     def embed_texts(self, texts: list[str]) -> Tensor:
-        """(N, E) unit embeddings of free texts."""
-        with torch.no_grad():
-            parts = [
-                self.clip.embed_text(*(t.to(self.device) for t in self.clip.tokenize(texts[i : i + 64])))
-                for i in range(0, len(texts), 64)
-            ]
-        return torch.cat(parts).cpu()
+        """(N, E) unit embeddings of free texts.
+
+        Raises:
+            ConfigError: the bundle answers by concept streams, in whose space no text tower writes.
+        """
+        if not isinstance(self.answering, Towers):
+            raise ConfigError(f"bundle {self.bundle.name} answers by concept streams and embeds no free text")
+        return self.answering.embed_texts(texts)
 
     def pixels(self, hu: NDArray[np.int16], region: str) -> Tensor:
         """(C, D, H, W) windowed input of a region's HU grid."""
-        return torch.from_numpy(window(hu, self.contract[region].windows_hu)).to(self.device)
+        return torch.from_numpy(window(hu, self.contract[region].windows_hu))
 
-    def margin(self, finding: Finding, region: str, embedding: Tensor) -> float:
-        """Cosine with the present prompts less that with the absent ones."""
-        return float(embedding @ self.direction(finding, region))
-
-    def direction(self, finding: Finding, region: str) -> Tensor:
-        """(E,) present minus absent prompt embedding."""
-        pair = self.bank[f"{finding.key}@{region}"]
-        return pair[0] - pair[1]
+    def margin(self, finding: Finding, region: str, answers: Tensor) -> float:
+        """The uncalibrated score of a finding from a region's `answers` (K,)."""
+        return float(self.answering.margin(finding, region, answers[None])[0])
 
     def _answer(self, regions: dict[str, RegionResult], explain: bool) -> tuple[FindingResult, ...]:
+        scored: dict[str, Scored | None] = {
+            name: None if r.answers is None else self.asking.score(name, r.answers, spreads=explain)
+            for name, r in regions.items()
+        }
         answers: dict[tuple[str, str], FindingResult] = {}
         for finding in self.findings.findings:
-            if finding.key not in self.calibration:
+            if not self.users and finding.key not in self.calibration:
                 continue
             for name in self.kinds[finding.region]:
                 given = answers.get((finding.given, name)) if finding.given else None
                 if given is not None and given.verdict == "absent":
                     continue
-                answers[finding.key, name] = self._one(finding, regions[name], given, explain)
+                found = self.asking.answer(finding, regions[name], scored[name], given)
+                answers[finding.key, name] = self._explained(found, regions[name]) if explain else found
         return tuple(answers.values())
 
-    def _one(self, finding: Finding, region: RegionResult, given: FindingResult | None, explain: bool) -> FindingResult:
-        calibration = self.calibration[finding.key]
-        prompts = finding.prompts(region.name)
-        reasons = list(region.reasons)
-        if region.embedding is None:
-            return FindingResult(finding, region.name, None, "undecided", calibration, tuple(reasons), prompts)
-        score = float(calibration.probability(self.margin(finding, region.name, region.embedding)))
-        verdict = "undecided" if reasons else calibration.verdict(score)
-        if given is not None and given.verdict == "undecided" and not reasons:
-            verdict = "undecided"
-            reasons.append(
-                Reason("depends_on_undecided", f"asked only if {given.finding.label.lower()} is present, which is undecided")
-            )
-        if verdict == "undecided" and not reasons:
-            reasons.append(
-                Reason("near_threshold", f"score {score:.2f} lies between {calibration.low:.2f} and {calibration.high:.2f}")
-            )
-        if not explain or verdict == "absent" or region.reasons:
-            return FindingResult(finding, region.name, score, verdict, calibration, tuple(reasons), prompts)
-        heat, evidence = self.explain(finding, region)
-        return FindingResult(
-            finding, region.name, score, verdict, calibration, tuple(reasons), prompts, heat, region.geometry, evidence
-        )
+    def _explained(self, found: FindingResult, region: RegionResult) -> FindingResult:
+        """With heat map and deletion test, unless it is absent, not calibrated, or of a region that cannot be used."""
+        if found.score is None or found.verdict == "absent" or region.reasons:
+            return found
+        heat, evidence = self.explain(found.finding, region)
+        return replace(found, heat=heat, heat_geometry=region.geometry, evidence=evidence)
 
-    @torch.no_grad()
     def explain(self, finding: Finding, region: RegionResult) -> tuple[NDArray[np.float32], Evidence]:
         """Heat map (D, H, W) float32 in [0, 1] on the region's grid, and its peak with the deletion test."""
         assert region.hu is not None and region.geometry is not None  # noqa: S101 - callers checked
@@ -253,21 +210,33 @@ class Predictor:
         peak = peak_of(heat)
 
         def rescore(versions: list[NDArray[np.int16]]) -> list[float]:
-            kind = torch.full((len(versions),), list(self.kinds).index(self.kind_of(region.name)))
-            embeddings = self.clip.embed_image(torch.stack([self.pixels(hu, region.name) for hu in versions]), kind).cpu()
-            margins = embeddings @ self.direction(finding, region.name)
-            return [float(p) for p in self.calibration[finding.key].probability(margins.numpy())]
+            found = self.read(versions, [region.name] * len(versions)).answers
+            margins = self.answering.margin(finding, region.name, found).double().numpy()
+            return [float(p) for p in self.calibration[finding.key].probability(margins)]
 
         return heat, deletion(region.hu, region.geometry, peak, rescore)
 
-    @torch.no_grad()
     def heat(self, finding: Finding, region: str, hu: NDArray[np.int16]) -> NDArray[np.float32]:
         """(D, H, W) float32 in [0, 1]: where the region speaks for the finding, on the region's grid."""
-        kind = torch.tensor([list(self.kinds).index(self.kind_of(region))])
-        direction = self.direction(finding, region)[None].to(self.device)
-        _, shares = self.clip.contributions(self.pixels(hu, region)[None], kind, direction)
+        kind = list(self.kinds).index(self.kind_of(region))
+        shares = self.answering.heat(finding, region, self.pixels(hu, region)[None], kind)[:, None]
         fine = functional.interpolate(shares.clamp_min(0), size=hu.shape, mode="trilinear", align_corners=False)[0, 0]
-        return np.asarray((fine / fine.max().clamp_min(1e-9)).cpu().numpy(), dtype=np.float32)
+        return np.asarray((fine / fine.max().clamp_min(1e-9)).numpy(), dtype=np.float32)
+
+
+def _check_regions(findings: FindingList, kinds: Mapping[str, tuple[str, ...]]) -> None:
+    strange = sorted({f.region for f in findings.findings} - set(kinds))
+    if strange:
+        known = ", ".join(kinds)
+        raise ConfigError(f"the findings list {findings.name} asks about {strange[0]}; the bundle knows {known}")
+
+
+def _answering(bundle: Bundle, own: FindingList, asked: FindingList, device: torch.device, cache: Path | None) -> Answering:
+    """The bundle's system with questions; prompts that it has embedded are taken as they are."""
+    kept = {f"{key}@{region}" for key in known_to(own, asked) for region in bundle.kinds[own[key].region]}
+    bank = {name: pair for name, pair in bundle.tensors("bank.safetensors").items() if name in kept}
+    prior = bundle.tensors("prior.safetensors") if "prior.safetensors" in bundle else {}
+    return answering(load_system(bundle).to(device), bundle.kinds, asked, bank=bank, prior=prior, cache=cache)
 
 
 class _Clock:

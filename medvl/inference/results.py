@@ -18,7 +18,7 @@ from medvl.data.identity import folder_key, keyed_id
 from medvl.files import replace_text, whole
 from medvl.imaging.load import Entry
 from medvl.imaging.nifti import write_nifti
-from medvl.inference.predictor import CaseResult, FindingResult, RegionResult
+from medvl.inference.answers import CaseResult, FindingResult, RegionResult
 from medvl.models.bundle import Bundle
 from medvl.records import RESEARCH_USE, Reason
 
@@ -38,6 +38,9 @@ COLUMNS = (
     "score_without_peak",
     "bundle",
     "series",
+    "margin",
+    "percentile",
+    "spread_sd",
 )
 
 
@@ -47,10 +50,11 @@ class ResultsFolder:
     Args:
         out: made when missing. It keeps a random key (`key`, mode 0600) from which case ids are derived, and `sources.json`
             (mode 0600), the only file that says where inputs lie.
+        asked: `name` and `sha256` of the user's findings list; None where the bundle's own is asked.
     """
 
-    def __init__(self, out: Path) -> None:
-        self.out = out
+    def __init__(self, out: Path, asked: Mapping[str, str] | None = None) -> None:
+        self.out, self.asked = out, dict(asked) if asked else None
         (out / "studies").mkdir(parents=True, exist_ok=True)
         self._key = folder_key(out / "key")
 
@@ -63,12 +67,13 @@ class ResultsFolder:
         return self.out / "studies" / case_id
 
     def finished(self, case_id: str, bundle: Bundle, entry: Entry | None) -> bool:
-        """Whether this bundle is done with this series as it is now; what was skipped is looked at again."""
+        """Whether this bundle is done with these questions and this series as it is now; what was skipped is looked at again."""
         try:
             values = json.loads((self.folder(case_id) / "findings.json").read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return False
         same = values.get("bundle", {}).get("sha256") == bundle.sha256 and values.get("series") == self._series(entry)
+        same = same and values.get("asked") == self.asked
         return bool(same and values.get("status") == "done")
 
     def write(self, case_id: str, values: Mapping[str, Any], result: CaseResult | None) -> None:
@@ -91,6 +96,7 @@ class ResultsFolder:
             "software": f"medvl {__version__}",
             "research_use": RESEARCH_USE,
             "bundle": {"name": bundle.name, "sha256": bundle.sha256, "contract": bundle.contract.hash},
+            "asked": self.asked,
             "status": status,
             "reasons": _reasons(reasons),
             "series": self._series(entry),
@@ -134,7 +140,7 @@ class ResultsFolder:
             writer.writeheader()
             writer.writerows(rows)
         frame = pd.DataFrame(rows, columns=list(COLUMNS))
-        for name in ("score", "score_without_peak"):
+        for name in ("score", "score_without_peak", "margin", "percentile", "spread_sd"):
             frame[name] = frame[name].astype("float64")
         with whole(self.out / "results.parquet") as part:
             frame.to_parquet(part, index=False)
@@ -169,6 +175,8 @@ def _heat_name(answer: FindingResult) -> str:
 
 def _finding(answer: FindingResult) -> dict[str, Any]:
     present, absent = answer.prompts
+    cut = answer.calibration
+    interval = cut.interval(answer.margin) if cut is not None and answer.margin is not None else None
     return {
         "finding": answer.finding.key,
         "label": answer.finding.label,
@@ -176,9 +184,9 @@ def _finding(answer: FindingResult) -> dict[str, Any]:
         "score": None if answer.score is None else round(answer.score, 4),
         "calibrated": answer.score is not None,
         "verdict": answer.verdict,
-        "threshold": round(answer.calibration.threshold, 4),
-        "threshold_low": round(answer.calibration.low, 4),
-        "threshold_high": round(answer.calibration.high, 4),
+        "threshold": None if cut is None else round(cut.threshold, 4),
+        "threshold_low": None if cut is None else round(cut.low, 4),
+        "threshold_high": None if cut is None else round(cut.high, 4),
         "reasons": _reasons(answer.reasons),
         "prompts": {"present": present, "absent": absent},
         "heatmap": _heat_name(answer) if answer.heat is not None else None,
@@ -186,6 +194,10 @@ def _finding(answer: FindingResult) -> dict[str, Any]:
         "deletion": None
         if answer.evidence is None
         else {k: _rounded(getattr(answer.evidence, k)) for k in ("before", "after", "control")},
+        "interval": None if interval is None else [round(end, 4) for end in interval],
+        "spread": None if answer.spread is None else answer.spread.as_dict(),
+        "margin": _rounded(answer.margin),
+        "percentile": None if answer.percentile is None else round(answer.percentile, 1),
     }
 
 
@@ -210,6 +222,9 @@ def _rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
             "reasons": ";".join(r["code"] for r in f["reasons"]),
             "peak_lps": " ".join(map(str, f["peak_lps"])) if f["peak_lps"] else None,
             "score_without_peak": f["deletion"]["after"] if f["deletion"] else None,
+            "margin": f.get("margin"),
+            "percentile": f.get("percentile"),
+            "spread_sd": (f.get("spread") or {}).get("sd"),
         }
         for f in values["findings"]
     ]

@@ -2,7 +2,8 @@
 
 Files: `bundle.json` (name, schema, hashes), `contract.json`, `model.json`, `weights.safetensors` (half precision),
 `tokenizer.json`, `findings.yaml`, `bank.safetensors` (embedded prompts), `calibration.json`, `familiarity.safetensors`,
-`survival.json`, `metrics.json`, `README.md` (the model card). Nothing is a pickle.
+`survival.json`, `metrics.json`, `README.md` (the model card); where they were made, `paraphrases.json` (limits of disagreement),
+`prior.safetensors` (answers of a null image) and `reference.safetensors` (answers of validation regions). Nothing is a pickle.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from medvl.imaging.preprocess import Contract
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from medvl.models.system import System
 
 SCHEMA = "medvl.bundle/1"
 REQUIRED = (
@@ -61,6 +64,14 @@ class Bundle:
         """What the image tower takes."""
         return Contract.from_json(self.values("contract.json"))
 
+    @cached_property
+    def kinds(self) -> dict[str, tuple[str, ...]]:
+        """Regions by kind."""
+        return {name: tuple(regions) for name, regions in self.values("model.json")["kinds"].items()}
+
+    def __contains__(self, file: str) -> bool:
+        return file in self.manifest["files"]
+
     def values(self, file: str) -> Any:
         """A JSON file of the bundle."""
         return json.loads((self.folder / file).read_text(encoding="utf-8"))
@@ -74,6 +85,22 @@ class Bundle:
         from safetensors.torch import load_file
 
         return {k: v.float() if v.is_floating_point() else v for k, v in load_file(self.folder / file).items()}
+
+
+def load_system(bundle: Bundle) -> System:
+    """The trained system of a bundle, on the processor and in evaluation mode: towers, and concept streams where it has them."""
+    from tokenizers import Tokenizer
+
+    from medvl.models.system import System, SystemConfig
+
+    shapes = bundle.values("model.json")
+    config = SystemConfig.model_validate({**shapes["clip"], "streams": shapes.get("streams")})
+    concepts = shapes.get("concepts", {"anatomies": [], "findings": []})
+    tokenizer = Tokenizer.from_str(bundle.text("tokenizer.json"))
+    system = System(config, tokenizer, concepts["anatomies"], concepts["findings"])
+    weights = bundle.tensors("weights.safetensors")
+    system.load_state_dict({k: v for k, v in weights.items() if not k.startswith("localiser.")})
+    return system.eval()
 
 
 def fingerprint(files: Mapping[str, str]) -> str:

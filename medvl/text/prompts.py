@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,11 @@ class FindingList(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
     findings: tuple[Finding, ...]
+
+    @property
+    def sha256(self) -> str:
+        """Of everything the list says."""
+        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
     def __getitem__(self, key: str) -> Finding:
         """The finding called `key`.

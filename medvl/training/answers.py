@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.evaluation.phantom_truth import patient_of, truth_of
-from medvl.evaluation.zeroshot import label_of
+from medvl.heads.zeroshot import label_of
 from medvl.text.prompts import Finding, FindingList
 from medvl.training.samples import KindData
 

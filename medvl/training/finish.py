@@ -1,10 +1,11 @@
-"""The last stage: from trained towers to a bundle. Calibration, thresholds and limits come from validation patients only."""
+"""The last stage: from a trained system to a bundle. Calibration, thresholds and limits come from validation patients only."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +13,29 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.nn import functional
 
 from medvl import __version__
-from medvl.errors import ConfigError
-from medvl.evaluation.calibration import Calibration, calibrate
-from medvl.evaluation.metrics import auroc
 from medvl.evaluation.outliers import Familiarity, fit
-from medvl.evaluation.zeroshot import answered, prompt_bank
+from medvl.heads.answering import Answering, Read, Towers, answering
+from medvl.heads.fitting import Fitted, Regions, choose_prior, fit_findings
+from medvl.heads.paraphrases import DRAWS
+from medvl.heads.priors import null_answers
 from medvl.models.bundle import Bundle, seal
-from medvl.models.clip import RegionClip
 from medvl.models.config import ClipConfig
 from medvl.models.localiser import Localiser
+from medvl.models.system import System
 from medvl.survival.model import SurvivalModel, fit_survival
 from medvl.text.prompts import FindingList
-from medvl.training.features import embed_texts, pooled_features
+from medvl.training.batches import to_pixels
+from medvl.training.card import card
 from medvl.training.measure import by_patient
 from medvl.training.recipe_stage import Trained
 from medvl.training.run import Workspace, stage_folder
 from medvl.training.samples import KindData, ages_and_outcomes
 
 MIN_EVENTS = 10
-Rows = list[tuple[str, Mapping[str, Any], Tensor]]
+BATCH = 64
+REFERENCES = 256
 
 
 def half(model: torch.nn.Module) -> None:
@@ -44,42 +46,36 @@ def half(model: torch.nn.Module) -> None:
                 tensor.copy_(tensor.half().float())
 
 
-def embeddings_of(model: RegionClip, data: Mapping[str, KindData]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Per kind: pooled features (N, P) and unit embeddings (N, E) of its rows."""
-    pooled = {name: pooled_features(model, part) for name, part in data.items()}
-    with torch.no_grad():
-        units = {
-            name: functional.normalize(model.project(pooled[name], torch.full((len(pooled[name]),), part.index)), dim=-1)
-            for name, part in data.items()
-        }
-    return pooled, units
-
-
-def rows_of(data: Mapping[str, KindData], units: Mapping[str, Tensor]) -> dict[str, Rows]:
-    """Per kind: (region name, report-derived labels, embedding) of each row."""
-    out: dict[str, Rows] = {}
+def read_all(system: Answering, data: Mapping[str, KindData]) -> dict[str, Read]:
+    """Per kind, what the system makes of each row's main scan, in full precision as inference does it."""
+    out = {}
     for name, part in data.items():
-        rows = []
-        for i, (r, c) in enumerate(zip(part.texts.rows, part.texts.columns, strict=True)):
-            region = part.cohort.regions[int(c)]
-            rows.append((region, part.cohort.cases[int(r)]["labels"][region], units[name][i]))
-        out[name] = rows
+        found = []
+        for start in range(0, len(part), BATCH):
+            crops = part.crops(np.arange(start, min(start + BATCH, len(part))))
+            found.append(system.read(to_pixels(crops, part.windows_hu), part.index))
+        out[name] = Read(*(torch.cat(parts) for parts in zip(*found, strict=True)))
     return out
 
 
-def calibrations(
-    findings: FindingList, rows: Mapping[str, Rows], bank: Mapping[str, Tensor]
-) -> tuple[dict[str, Calibration], dict[str, float]]:
-    """Calibration and validation AUROC by finding; a finding with too few answers is left out of the bundle."""
-    out, scores = {}, {}
-    for finding in findings.findings:
-        labels, margins = answered(finding, findings, rows[finding.region], bank)
-        try:
-            out[finding.key] = calibrate(labels, margins)
-        except ValueError:
-            continue
-        scores[finding.key] = auroc(labels, margins)
-    return out, scores
+def regions_of(data: Mapping[str, KindData], read: Mapping[str, Read]) -> dict[str, Regions]:
+    """Per kind: region names, patients, answers and report-derived labels of its rows."""
+    out = {}
+    for name, part in data.items():
+        cases, columns = part.cohort.cases, [part.cohort.regions[int(c)] for c in part.texts.columns]
+        labels = [cases[int(r)]["labels"][region] for r, region in zip(part.texts.rows, columns, strict=True)]
+        out[name] = Regions(columns, np.asarray(part.texts.rows), read[name].answers, labels)
+    return out
+
+
+def reference_of(regions: Mapping[str, Regions]) -> dict[str, Tensor]:
+    """Region to the answers (n, K) of at most `REFERENCES` of its validation rows, in an order that tells nothing."""
+    rng, out = np.random.default_rng(0), dict[str, Tensor]()
+    for part in regions.values():
+        for region in dict.fromkeys(part.names):
+            rows = rng.permutation(np.flatnonzero([name == region for name in part.names]))[:REFERENCES]
+            out[region] = part.answers[torch.from_numpy(rows)].half()
+    return out
 
 
 def survival_of(work: Workspace, units: Mapping[str, Tensor], validation_units: Mapping[str, Tensor]) -> SurvivalModel | None:
@@ -102,59 +98,81 @@ def survival_of(work: Workspace, units: Mapping[str, Tensor], validation_units: 
     ages, _, _ = ages_and_outcomes(next(iter(work.validation.values())).cohort.cases)
     held = by_patient(work.validation, validation_units)
     risks = [model.risk(e, age) for e, age in zip(held, ages, strict=True) if e]
-    return SurvivalModel(**{**vars(model), "reference": np.sort(np.array(risks))})
+    return replace(model, reference=np.sort(np.array(risks)))
 
 
 def export(work: Workspace, trained: Trained, localiser: Localiser, findings: FindingList, findings_text: str) -> Bundle:
     """Fit everything that is fitted after training, and write the bundle to `OUT/bundle`.
 
     Raises:
-        ConfigError: the recipe's system answers by concept streams, which bundles do not carry yet.
+        ConfigError: a finding is asked that the recipe's concept streams were not taught.
     """
-    if trained.system.streams is not None:
-        raise ConfigError(f"recipe {work.recipe.name} answers by concept streams; bundles carry aligned towers only")
-    model = trained.system.clip
-    half(model)
+    system = trained.system
+    half(system)
     half(localiser)
-    kinds = {name: kind.regions for name, kind in work.recipe.kinds.items()}
-    bank = prompt_bank(findings, kinds, lambda texts: embed_texts(model, texts))
-    pooled, units = embeddings_of(model, work.train)
-    pooled_val, units_val = embeddings_of(model, work.validation)
-    fitted, scores = calibrations(findings, rows_of(work.validation, units_val), bank)
-    familiar = {name: fit(pooled[name].numpy(), pooled_val[name].numpy()) for name in kinds}
+    asked = answering(system, {name: kind.regions for name, kind in work.recipe.kinds.items()}, findings)
+    read, held = read_all(asked, work.train), read_all(asked, work.validation)
+    regions = regions_of(work.validation, held)
+    nulls = null_answers(asked, work.recipe.input_contract, {name: found.answers for name, found in read.items()})
+    chosen = choose_prior(asked, regions, nulls)
+    fitted = replace(fit_findings(asked, regions), prior=chosen.prior, priors=chosen.priors)
     folder = work.out / "bundle"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    _write_weights(folder, model, localiser, bank, familiar)
-    shapes = {
-        "clip": ClipConfig(**{k: getattr(work.recipe.model, k) for k in ClipConfig.model_fields}).model_dump(mode="json"),
-        "localiser": work.recipe.localiser.model_dump(mode="json"),
-        "kinds": {k: list(v) for k, v in kinds.items()},
-    }
-    survival = survival_of(work, units, units_val)
+    _write_weights(folder, system, localiser, asked)
+    _write_familiar(folder, {name: fit(read[name].pooled.numpy(), held[name].pooled.numpy()) for name in read})
+    save_file(reference_of(regions), folder / "reference.safetensors")
+    units = [{name: found.embedding for name, found in part.items()} for part in (read, held)]
+    survival = survival_of(work, units[0], units[1])
     for name, values in {
         "contract.json": work.recipe.input_contract.to_json(),
-        "model.json": shapes,
-        "calibration.json": {k: c.as_dict() for k, c in fitted.items()},
+        "model.json": _shapes(work, system, asked),
+        "calibration.json": {k: c.as_dict() for k, c in fitted.calibrations.items()},
+        **({"paraphrases.json": {"draws": DRAWS, "seed": 0, "limits": fitted.limits}} if fitted.limits else {}),
         **({"survival.json": survival.to_json()} if survival else {}),
-        "metrics.json": {"cohort": work.recipe.cohort.model_dump(), "validation_auroc": scores, "stages": _receipts(work)},
+        "metrics.json": _metrics(work, fitted),
     }.items():
         (folder / name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     work.tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "findings.yaml").write_text(findings_text, encoding="utf-8")
-    (folder / "README.md").write_text(_card(work, scores), encoding="utf-8")
+    (folder / "README.md").write_text(card(work, fitted, streams=system.streams is not None), encoding="utf-8")
     return seal(folder, work.recipe.name, f"medvl {__version__}")
 
 
-def _write_weights(
-    folder: Path, model: RegionClip, localiser: Localiser, bank: Mapping[str, Tensor], familiar: Mapping[str, Familiarity]
-) -> None:
-    tensors = {f"clip.{k}": v for k, v in model.state_dict().items()} | {
-        f"localiser.{k}": v for k, v in localiser.state_dict().items()
+def _shapes(work: Workspace, system: System, asked: Answering) -> dict[str, Any]:
+    shapes: dict[str, Any] = {
+        "clip": ClipConfig(**{k: getattr(work.recipe.model, k) for k in ClipConfig.model_fields}).model_dump(mode="json"),
+        "localiser": work.recipe.localiser.model_dump(mode="json"),
+        "kinds": {k: list(v) for k, v in asked.kinds.items()},
     }
-    packed = {k: (v.half() if v.is_floating_point() else v).detach().contiguous().clone() for k, v in tensors.items()}
+    if system.config.streams is not None:
+        shapes["streams"] = system.config.streams.model_dump(mode="json")
+        shapes["concepts"] = {"anatomies": list(system.anatomies.names), "findings": list(system.findings.names)}
+    return shapes
+
+
+def _metrics(work: Workspace, fitted: Fitted) -> dict[str, Any]:
+    return {
+        "cohort": work.recipe.cohort.model_dump(),
+        "validation_auroc": fitted.auroc,
+        "prior": {"chosen": fitted.prior, "validation": fitted.priors},
+        "stages": _receipts(work),
+    }
+
+
+def _write_weights(folder: Path, system: System, localiser: Localiser, asked: Answering) -> None:
+    """Weights, but for a decoder of masked voxels, which answers nothing; the embedded prompts, and the prior if there is one."""
+    tensors = {k: v for k, v in system.state_dict().items() if not k.startswith("reconstruct.")}
+    tensors |= {f"localiser.{k}": v for k, v in localiser.state_dict().items()}
+    packed = {k: (v.half() if v.is_floating_point() else v).detach().cpu().contiguous().clone() for k, v in tensors.items()}
     save_file(packed, folder / "weights.safetensors")
+    bank = asked.bank if isinstance(asked, Towers) else {}
     save_file({k: v.contiguous() for k, v in bank.items()}, folder / "bank.safetensors")
+    if asked.prior:
+        save_file({k: v.clone().contiguous() for k, v in asked.prior.items()}, folder / "prior.safetensors")
+
+
+def _write_familiar(folder: Path, familiar: Mapping[str, Familiarity]) -> None:
     parts: dict[str, Tensor] = {}
     for name, f in familiar.items():
         parts |= {f"{name}.mean": torch.from_numpy(f.mean), f"{name}.basis": torch.from_numpy(np.ascontiguousarray(f.basis))}
@@ -165,33 +183,3 @@ def _write_weights(
 def _receipts(work: Workspace) -> dict[str, Any]:
     found = {stage.name: stage_folder(work, i) / "receipt.json" for i, stage in enumerate(work.recipe.stages)}
     return {name: json.loads(path.read_text("utf-8")) for name, path in found.items() if path.exists()}
-
-
-def _card(work: Workspace, scores: Mapping[str, float]) -> str:
-    cohort = work.recipe.cohort
-    rows = "\n".join(f"| {key} | {value:.3f} |" for key, value in scores.items())
-    return f"""# {work.recipe.name}
-
-{work.recipe.summary}. Made by `medvl train`, medvl {__version__}.
-
-**Intended use.** Demonstration, tests and teaching of medvl. It was trained on computer-made phantoms, not on patients.
-**Not for** diagnosis, treatment or any decision about a person. On scans of real patients it is expected to answer
-"undecided: out_of_distribution"; any other answer on a real patient has no evidence behind it.
-
-**Data.** Phantom cohort, seed {cohort.seed}: {cohort.n_train} training, {cohort.n_validation} validation and
-{cohort.n_test} test patients with different numbers. Reports are generated;
-labels are read from the reports by rules. No patient data.
-
-**Input.** `contract.json`: kidney regions 120 mm wide at 2.5 mm, chest region 216 x 216 x 240 mm, two HU windows each.
-
-**Calibration.** Platt scaling, thresholds and undecided bands from validation patients.
-
-| finding | validation AUROC, zero-shot |
-|---|---|
-{rows}
-
-Held-out results with confidence intervals: `docs/explanation/demo-model.md`,
-printed by `medvl evaluate --bundle {work.recipe.name}`.
-
-**Limits.** Parametric anatomy, few findings, simple noise, English reports of one generator. No people are represented.
-"""

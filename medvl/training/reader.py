@@ -1,4 +1,4 @@
-"""A trained system that answers: prompts and cosines where it has towers, queries where it has concept streams."""
+"""A training run's system as it answers on crops: the same interface as a bundle's, over the samples of a cohort."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from torch.nn import functional
 
 from medvl.data.phases import fuse
 from medvl.data.targets import KindTargets
-from medvl.evaluation.zeroshot import prompt_bank
-from medvl.models.streams import grounding_map
+from medvl.heads.answering import Answering, answering
 from medvl.models.system import System
 from medvl.text.prompts import Finding, FindingList
 from medvl.text.relations import Concepts
 from medvl.training.batches import to_pixels
-from medvl.training.features import embed_texts, represented
+from medvl.training.features import represented
 from medvl.training.samples import KindData
 
 
@@ -43,14 +42,9 @@ class Reader:
         return self.system.streams is not None
 
     @cached_property
-    def bank(self) -> dict[str, Tensor]:
-        """``finding@region`` to its present and absent prompts (2, E)."""
-        kinds = {name: kind.regions for name, kind in self.kinds.items()}
-        return prompt_bank(self.findings, kinds, lambda texts: embed_texts(self.system.clip, texts))
-
-    def column(self, finding: Finding) -> int:
-        """The finding's place among the concepts."""
-        return [c.key for c in self.concepts.findings].index(finding.truth)
+    def asked(self) -> Answering:
+        """The system with its questions."""
+        return answering(self.system, {name: kind.regions for name, kind in self.kinds.items()}, self.findings)
 
     def features(self, part: KindData, *, fuse_phases: bool = True) -> Tensor:
         """(N, P): unit embeddings, or the log odds of every concept.
@@ -74,34 +68,19 @@ class Reader:
 
     def _read(self, part: KindData) -> Tensor:
         """(N, P) of each row's main scan."""
-        if not self.streams:
-            return represented(self.system, part, frozenset({"image"}))["image"]
-        found = represented(self.system, part, frozenset({"finding_logits", "anatomy_logits"}))
-        return torch.cat([_odds(found["finding_logits"]), _odds(found["anatomy_logits"])], 1)
+        return self.asked.answers(represented(self.system, part, self.asked.needs))
 
-    @torch.no_grad()
     def heat(self, finding: Finding, part: KindData, rows: NDArray[np.int64]) -> Tensor:
         """(n, D, H, W) evidence for a finding in rows of one region, in the main scan, from tokens to the crops' grid."""
         crops = part.crops(rows)
-        pixels, kind = to_pixels(crops, part.windows_hu), torch.full((len(rows),), part.index)
-        if self.streams:
-            encoded = self.system.clip.image(pixels)
-            found = self.system.represent({"pixels": pixels, "kind": kind}, frozenset({"finding_attention"}))
-            shown = found["finding_attention"][:, :, self.column(finding)]
-            maps = torch.stack([grounding_map(attention, encoded.grid) for attention in shown])[:, None]
-        else:
-            region = part.cohort.regions[int(part.texts.columns[rows[0]])]
-            pair = self.bank[f"{finding.key}@{region}"]
-            maps = self.system.clip.contributions(pixels, kind, (pair[0] - pair[1])[None])[1]
-        return functional.interpolate(maps.float(), size=crops.shape[1:], mode="trilinear")[:, 0]
+        region = part.cohort.regions[int(part.texts.columns[rows[0]])]
+        maps = self.asked.heat(finding, region, to_pixels(crops, part.windows_hu), part.index)[:, None]
+        return functional.interpolate(maps, size=crops.shape[1:], mode="trilinear")[:, 0]
 
     def margins(self, finding: Finding, regions: Sequence[str], features: Tensor) -> NDArray[np.float64]:
         """(N,) scores of a finding for rows with those region names."""
-        if self.streams:
-            return features[:, self.column(finding)].double().numpy()
-        directions = torch.stack([self.bank[f"{finding.key}@{r}"][0] - self.bank[f"{finding.key}@{r}"][1] for r in regions])
-        return (features * directions).sum(1).double().numpy()
-
-
-def _odds(logits: Tensor) -> Tensor:
-    return logits[..., 1] - logits[..., 0]
+        out = np.zeros(len(regions))
+        for region in dict.fromkeys(regions):
+            rows = np.array([name == region for name in regions])
+            out[rows] = self.asked.margin(finding, region, features[torch.from_numpy(rows)]).double().numpy()
+        return out

@@ -201,7 +201,7 @@ def test_where_nothing_is_known_but_reports_they_are_the_truth(made: SimpleNames
         side = made.cohort.regions[int(c)]
         value = cases[int(r)]["labels"][side].get("renal_mass")
         if value in (0, 1):
-            pair = made.towers.bank[f"renal_mass@{side}"]
+            pair = made.towers.asked.bank[f"renal_mass@{side}"]
             labels.append(value)
             scores.append(float(features[i] @ (pair[0] - pair[1])))
     assert found["renal_mass"]["n"] == len(labels)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from medvl.evaluation.zeroshot import answered, label_of, prompt_bank
+from medvl.heads.zeroshot import answered, label_of, prompt_bank, prompt_vectors
 from medvl.text.prompts import load_findings
 
 LIST = load_findings(
@@ -74,15 +74,28 @@ def test_what_labels_answer(labels: dict, mass: int | None, large: int | None) -
     assert label_of(LIST["large"], labels, LIST) == large
 
 
-def test_margins_belong_to_the_rows_that_answer_and_to_their_own_side() -> None:
-    rng = np.random.default_rng(0)
-    bank = {f"mass@kidney_{s}": torch.tensor(rng.normal(size=(2, 5))) for s in ("left", "right")}
-    vectors = torch.tensor(rng.normal(size=(5, 5)))
+def test_margins_belong_to_the_rows_that_answer() -> None:
     values = [{"renal_mass": 1}, {"renal_mass": 2}, {"renal_mass": 0}, {}, {"renal_mass": 1}]
-    names = ["kidney_left", "kidney_left", "kidney_right", "kidney_right", "chest"]
-    labels, margins = answered(LIST["mass"], LIST, list(zip(names, values, vectors, strict=True)), bank)
+    labels, margins, rows = answered(LIST["mass"], LIST, values, np.array([0.1, 0.2, 0.3, 0.4, np.nan]))
     assert labels.tolist() == [1, 0]
-    expected = [float(vectors[i] @ bank[f"mass@{names[i]}"][0] - vectors[i] @ bank[f"mass@{names[i]}"][1]) for i in (0, 2)]
-    assert np.allclose(margins, expected)
-    nobody = answered(LIST["large"], LIST, list(zip(names, values, vectors, strict=True)), bank)
-    assert [len(part) for part in nobody] == [0, 0]
+    assert margins.tolist() == [0.1, 0.3]
+    assert rows.tolist() == [0, 2]
+    nobody = answered(LIST["large"], LIST, values, np.zeros(5))
+    assert [len(part) for part in nobody] == [0, 0, 0]
+
+
+def test_a_sentence_is_embedded_once_however_often_it_is_asked() -> None:
+    seen: list[str] = []
+
+    def embed(texts: list[str]) -> torch.Tensor:
+        seen.extend(texts)
+        return _embed(texts)
+
+    vectors = prompt_vectors(LIST, KINDS, embed)
+    assert len(seen) == len(set(seen))
+    assert {n: (p.shape[:2], a.shape[:2]) for n, (p, a) in vectors.items()}["mass@kidney_left"] == ((2, 2), (2, 1))
+    assert torch.allclose(vectors["mass@kidney_left"][0][1, 1], _embed(["There is a tumour here."])[0])
+
+
+def test_a_kind_that_no_region_has_is_asked_nothing() -> None:
+    assert prompt_bank(LIST, {"chest": ("chest",)}, _embed) == {}

@@ -1,0 +1,53 @@
+"""The model card of a bundle that `medvl train` writes."""
+
+from __future__ import annotations
+
+from medvl import __version__
+from medvl.heads.fitting import Fitted
+from medvl.training.run import Workspace
+
+
+_PHANTOMS = """**Intended use.** Demonstration, tests and teaching of medvl. It was trained on computer-made phantoms, not on patients.
+**Not for** diagnosis, treatment or any decision about a person. On scans of real patients it is expected to answer
+"undecided: out_of_distribution"; any other answer on a real patient has no evidence behind it.
+
+**Data.** Phantom cohort, seed {cohort.seed}: {cohort.n_train} training, {cohort.n_validation} validation and
+{cohort.n_test} test patients with different numbers. Reports are generated;
+labels are read from the reports by rules. No patient data."""
+_OTHERS = """**Intended use.** Research, on scans like those it was trained on.
+**Not for** diagnosis, treatment or any decision about a person: it is no medical device.
+
+**Data.** {n} training and validation studies from a table that the user gave; labels are read from their reports by rules.
+`reference.safetensors` and `survival.json` hold numbers derived from single patients: guard the bundle as you guard them."""
+_PHANTOM_LIMITS = """Held-out results with confidence intervals: `docs/explanation/demo-model.md`,
+printed by `medvl evaluate --bundle {name}`.
+
+**Limits.** Parametric anatomy, few findings, simple noise, English reports of one generator. No people are represented."""
+_OTHER_LIMITS = (
+    """**Limits.** Only validation scores are given here; measure on patients that neither trained nor calibrated it."""
+)
+
+
+def card(work: Workspace, fitted: Fitted, *, streams: bool) -> str:
+    """Markdown: what it is for and not for, the data, how it answers, and validation scores."""
+    cohort = work.recipe.cohort
+    rows = "\n".join(f"| {key} | {value:.3f} |" for key, value in fitted.auroc.items())
+    cases = [case for part in (work.train, work.validation) for case in next(iter(part.values())).cohort.cases]
+    painted = all("seed" in (case.get("truth") or {}) for case in cases)
+    way = "queries of concept streams" if streams else "prompts, zero-shot"
+    return f"""# {work.recipe.name}
+
+{work.recipe.summary}. Made by `medvl train`, medvl {__version__}.
+
+{_PHANTOMS.format(cohort=cohort) if painted else _OTHERS.format(n=len(cases))}
+
+**Input.** `contract.json`: {", ".join(work.recipe.input_contract.names)}, each on its own grid.
+
+**Calibration.** Platt scaling, thresholds and undecided bands from validation patients. Null image taken off: {fitted.prior}.
+
+| finding | validation AUROC, by {way} |
+|---|---|
+{rows}
+
+{_PHANTOM_LIMITS.format(name=work.recipe.name) if painted else _OTHER_LIMITS}
+"""
