@@ -181,10 +181,13 @@ def factuality(
     patients: Sequence[str],
     ontologies: Sequence[Ontology] | None = None,
 ) -> Factuality:
-    """Counts over drafts and reference reports, both given as region to text.
+    """Counts over drafts and reference reports.
 
     Args:
+        drafts: region to text of each.
+        references: region to text of each report.
         patients: whose each is; several of one patient are added up.
+        ontologies: of the extractor; by default the built-in ones.
 
     Raises:
         ConfigError: no drafts, or lengths that differ.

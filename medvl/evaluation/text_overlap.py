@@ -17,8 +17,9 @@ _EXTRA = "BLEU and ROUGE need the extra `reports`: pip install 'medvl[reports]'"
 def overlap(
     drafts: Sequence[str], references: Sequence[str], patients: Sequence[str], *, draws: int = 1000, seed: int = 0
 ) -> dict[str, Interval]:
-    """Corpus BLEU-4 (0 to 100, sacreBLEU's `13a` tokens, exponential smoothing) and mean ROUGE-L F1 (0 to 1, no stemming), both
-    without regard to case, with 95 % intervals that resample patients.
+    """Corpus BLEU-4 and mean ROUGE-L F1 without regard to case, with 95 % intervals that resample patients.
+
+    BLEU is sacreBLEU's from 0 to 100 with `13a` tokens and exponential smoothing; ROUGE-L, 0 to 1, does no stemming.
 
     Raises:
         ConfigError: the extra is not installed, nothing to compare, or lengths that differ.

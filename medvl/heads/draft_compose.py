@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 from numpy.typing import ArrayLike
 
@@ -13,13 +12,6 @@ from medvl.heads.drafts import DraftSentence, Verdict, title
 from medvl.text.ontology import Ontology
 
 NEIGHBOURS = 50
-
-
-class Writer(Protocol):
-    """What gives a text and its mean log probability a token for a region, such as a captioner on a scan."""
-
-    def __call__(self, region: str) -> tuple[str, float]:
-        """Text and mean log probability."""
 
 
 def by_region(verdicts: Sequence[Verdict]) -> dict[str, dict[str, Verdict]]:
@@ -56,15 +48,19 @@ def grounded_draft(
     return tuple(out)
 
 
-def captioned_draft(verdicts: Sequence[Verdict], regions: Sequence[str], writer: Writer) -> tuple[DraftSentence, ...]:
-    """A captioner's text of each region, each sentence checked against the verdicts."""
+def captioned_draft(verdicts: Sequence[Verdict], texts: Mapping[str, tuple[str, float]]) -> tuple[DraftSentence, ...]:
+    """A captioner's texts, each sentence checked against the verdicts.
+
+    Args:
+        verdicts: of all regions.
+        texts: by region, with the mean log probability of a token.
+    """
     found = by_region(verdicts)
-    out: list[DraftSentence] = []
-    for region in regions:
-        text, score = writer(region)
-        for stated in statements_of(text, ontology_for(region)):
-            out.append(linked(stated, region, "generated", found.get(region, {}), log_probability=round(score, 4)))
-    return tuple(out)
+    return tuple(
+        linked(stated, region, "generated", found.get(region, {}), log_probability=round(score, 4))
+        for region, (text, score) in texts.items()
+        for stated in statements_of(text, ontology_for(region))
+    )
 
 
 def _region(region: str, own: Mapping[str, Verdict], taken: Sequence[Taken]) -> list[DraftSentence]:
@@ -111,7 +107,11 @@ def _present(
     unsaid = [
         str(say[key]["say"][verdict.verdict])
         for key, verdict in own.items()
-        if traits.get(key) == attribute and key in say and key not in told and verdict.verdict != "undecided" and "say" in say[key]
+        if traits.get(key) == attribute
+        and key in say
+        and key not in told
+        and verdict.verdict != "undecided"
+        and "say" in say[key]
     ]
     if not unsaid:
         return first, []

@@ -90,8 +90,7 @@ def reusable(sentence: str, region: str) -> Iterator[Stated]:
     Comparisons and advice go, lengths become `SIZE_MARK`. Sentences that still give a number, a count, a grade or a place, name
     the other side or another organ, or do not stand alone, are not used: nothing that the model has said bears them out.
     """
-    for text in visible_sentences([sentence]).kept:
-        text = unmeasured(text)
+    for text in map(unmeasured, visible_sentences([sentence]).kept):
         topic, _, side = region.partition("_")
         if _UNVERIFIED.search(text.replace(SIZE_MARK, "")) or side_of(text) not in {None, side or None}:
             continue
@@ -113,12 +112,17 @@ def states_exactly(stated: Stated, attribute: str, verdicts: Mapping[str, Verdic
     """Whether a sentence says that a finding is present, and beside it only traits of it that the verdicts bear out.
 
     Args:
+        stated: the sentence.
+        attribute: the finding.
+        verdicts: of its region, by attribute.
         traits: attribute to the finding whose trait it is.
     """
     if stated.status.get(attribute) != PRESENT:
         return False
     others = {key: value for key, value in stated.status.items() if key != attribute}
     return all(
-        traits.get(key) == attribute and key in verdicts and verdicts[key].verdict == ("present" if value == PRESENT else "absent")
+        traits.get(key) == attribute
+        and key in verdicts
+        and verdicts[key].verdict == ("present" if value == PRESENT else "absent")
         for key, value in others.items()
     )

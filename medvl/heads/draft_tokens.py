@@ -71,9 +71,12 @@ def cache_tokens(
 
     Args:
         clip: whose image tower and pool are used, frozen.
-        contract: windows of each region; kinds: region names of each kind, in the tower's order.
+        cohort: regions that are not complete enough are left out.
+        contract: windows of each region.
+        kinds: region names of each kind, in the tower's order.
         folder: where `tokens-<key>.npy` and its neighbours lie.
         grid: tokens a side after `reduce_tokens`.
+        batch: regions read at a time.
     """
     rows, columns = np.nonzero(cohort.covered >= MIN_COVERED)
     key = _key(clip, cohort, rows, columns, contract, grid)
@@ -117,9 +120,7 @@ def _fill(
     return list(shape)
 
 
-def read_regions(
-    clip: RegionClip, pixels: Tensor, kind: Tensor, grid: int
-) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
+def read_regions(clip: RegionClip, pixels: Tensor, kind: Tensor, grid: int) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
     """Reduced tokens (B, L, 2 T) and pooled features (B, P) of pixels (B, C, D, H, W) for kinds (B,), the tower left as it is."""
     device = next(clip.parameters()).device
     with frozen(clip), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):

@@ -70,7 +70,7 @@ class Captions:
     ids: list[list[int]]
 
     def batch(self, chosen: NDArray[np.int64], pad_id: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """ids (B, M), tokens (B, L, 2 T), pooled (B, P), regions (B,)."""
+        """Ids (B, M), tokens (B, L, 2 T), pooled (B, P), regions (B,)."""
         return pad([self.ids[i] for i in chosen], pad_id), *self.cache.batch(self.rows[chosen])
 
 
@@ -90,7 +90,9 @@ def captions(cache: TokenCache, cohort: Cohort, tokenizer: Tokenizer, max_length
 
 def shapes(cache: TokenCache, regions: Sequence[str], tokenizer: Tokenizer, **changes: int) -> CaptionerConfig:
     """A captioner's config that fits a cache and a tokenizer."""
-    special = {f"{name}_id": tokenizer.token_to_id(word) for name, word in (("pad", "[PAD]"), ("start", "[CLS]"), ("end", "[SEP]"))}
+    special = {
+        f"{name}_id": tokenizer.token_to_id(word) for name, word in (("pad", "[PAD]"), ("start", "[CLS]"), ("end", "[SEP]"))
+    }
     missing = [name for name, value in special.items() if value is None]
     if missing:
         raise ConfigError(f"the tokenizer has no {', '.join(missing)}; a captioner needs [PAD], [CLS] and [SEP]")
@@ -159,7 +161,7 @@ def _step(
     chosen = drawn[quarter * options.batch : (quarter + 1) * options.batch]
     with torch.autocast("cpu", torch.bfloat16):
         loss = model.loss(*data.batch(chosen, model.config.pad_id), smoothing=options.smoothing)
-    value = float(loss)
+    value = float(loss.detach())
     if not math.isfinite(value):
         raise ConfigError(f"captioner: the loss is {value} at step {step}; lower the learning rate")
     optimiser.zero_grad(set_to_none=True)
@@ -189,6 +191,11 @@ def save_captioner(
     """Write `captioner.safetensors`, `captioner-tokenizer.json` and, last, `captioner.json`.
 
     Args:
+        folder: made when missing.
+        model: what writes.
+        tokenizer: of its words.
+        options: how it was trained.
+        decoding: how it is to write.
         tower_sha256: SHA-256 of the weights file whose image tokens it was trained on; it fits no other.
     """
     from safetensors.torch import save_file

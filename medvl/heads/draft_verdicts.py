@@ -12,7 +12,7 @@ from medvl.text.prompts import Finding, FindingList
 
 Margin = Callable[[Finding, str], float]
 FINDINGS_SCHEMA = "medvl.findings/1"
-_OWN_REASONS = ("near_threshold", "depends_on_undecided")
+OWN_REASONS = ("near_threshold", "depends_on_undecided")
 
 
 def verdicts_of_margins(
@@ -22,8 +22,9 @@ def verdicts_of_margins(
     regions: Collection[str],
     margin: Margin,
 ) -> list[Verdict]:
-    """Verdicts on the usable `regions` by the rules of inference: a trait is asked only where its finding is not absent, and is
-    undecided where that is.
+    """Verdicts on the usable `regions` by the rules of inference.
+
+    A trait is asked only where its finding is not absent, and is undecided where that is.
     """
     found: dict[tuple[str, str], Verdict] = {}
     for finding in findings.findings:
@@ -49,7 +50,9 @@ def verdicts_of_record(record: Mapping[str, Any], findings: FindingList) -> list
         ConfigError: another schema, or a study that was not done.
     """
     if record.get("schema") != FINDINGS_SCHEMA:
-        raise ConfigError(f"expected a record of schema {FINDINGS_SCHEMA}, found {record.get('schema')}; give a result of medvl infer")
+        raise ConfigError(
+            f"expected a record of schema {FINDINGS_SCHEMA}, found {record.get('schema')}; give a result of medvl infer"
+        )
     if record.get("status") != "done":
         raise ConfigError(f"the study ended as {record.get('status')}; there is nothing to draft from")
     out = []
@@ -66,7 +69,7 @@ def verdicts_of_record(record: Mapping[str, Any], findings: FindingList) -> list
                 row["verdict"],
                 row["score"],
                 tuple(r["message"] for r in row["reasons"]),
-                any(code not in _OWN_REASONS for code in codes),
+                any(code not in OWN_REASONS for code in codes),
                 (float(peak[0]), float(peak[1]), float(peak[2])) if peak else None,
             )
         )

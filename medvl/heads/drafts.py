@@ -117,8 +117,10 @@ class Draft:
         """The draft after a person went through it.
 
         Args:
-            by: the reviewer's name; at: when, with a time zone.
-            drop: numbers of sentences to strike out; accept: of sentences to keep although they are not supported.
+            by: the reviewer's name.
+            at: when, with a time zone.
+            drop: numbers of sentences to strike out.
+            accept: numbers of sentences to keep although they are not supported.
 
         Raises:
             ConfigError: no name, no time zone, a number that is no sentence's, a draft reviewed before, or a sentence that is not
@@ -137,9 +139,7 @@ class Draft:
         if open_ones:
             raise ConfigError(f"sentences {open_ones} are not supported by the model's findings; drop or accept each of them")
         said = [s.text for s in self.sentences]
-        review = Review(
-            by.strip(), at.isoformat(), tuple(said[k] for k in sorted(drop)), tuple(said[k] for k in sorted(accept))
-        )
+        review = Review(by.strip(), at.isoformat(), tuple(said[k] for k in sorted(drop)), tuple(said[k] for k in sorted(accept)))
         return replace(self, sentences=tuple(s for k, s in enumerate(self.sentences) if k not in drop), review=review)
 
     def regions(self, *, supported_only: bool = False) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """A small captioner: image tokens of one region in, the text of that region out, word by word.
 
-A pre-norm transformer decoder (Vaswani et al. 2017; pre-norm after Xiong et al. 2020) that reads its own words so far and looks at
-projected image tokens. The image tower is no part of it: it is given tokens, and no gradient leads back to where they came from.
+A pre-norm transformer decoder (Vaswani et al. 2017; pre-norm after Xiong et al. 2020) that reads its own words so far and looks
+at projected image tokens. The image tower is no part of it: it is given tokens, and no gradient leads back to their source.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ class Captioner(nn.Module):
             nn.init.normal_(table, std=0.02)
 
     def look(self, tokens: Tensor, pooled: Tensor, region: Tensor) -> Kept:
-        """Keys and values of the image for each block, from `reduce_tokens` (B, L, 2 T), pooled (B, P) and region numbers (B,)."""
+        """Keys and values of the image for each block, from `reduce_tokens` (B, L, 2 T), pooled (B, P) and regions (B,)."""
         first = self.see_pooled(pooled) + self.regions(region)
         memory = torch.cat([first[:, None], self.see_tokens(tokens)], 1) + self.patches
         memory = self.dropout(self.see_norm(memory))

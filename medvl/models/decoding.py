@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,8 +24,7 @@ class Decoding(BaseModel):
     Args:
         beams: partial texts followed at a time; 1 is greedy.
         min_length: words before which no text ends; max_length: tokens after which it is cut, None for the captioner's limit.
-        length_penalty: the score of a text is its log probability over (its length) ** this; 0 favours short texts (Wu et al. 2016
-            in its plain form).
+        length_penalty: the score of a text is its log probability over (its length) ** this; 0 favours short texts.
         repetition_penalty: logits of words that have occurred are divided by this where positive, else multiplied (Keskar et al.
             2019); 1 for none. Reports repeat words by rights, "kidney" above all, so more than 1.1 does harm.
         no_repeat: no run of this many tokens occurs twice; 0 for no such rule. Three, as is usual elsewhere, would forbid "of the
@@ -39,50 +40,91 @@ class Decoding(BaseModel):
     no_repeat: int = Field(8, ge=0)
 
 
-@torch.no_grad()
-def generate(model: Captioner, tokens: Tensor, pooled: Tensor, region: int, how: Decoding) -> tuple[list[int], float]:
-    """Token ids between start and end, and their mean log probability, for one region: tokens (L, 2 T), pooled (P,).
+@dataclass
+class _Partial:
+    """A text under way: whose it is, its tokens with the start, and its log probability."""
 
-    The model is put in evaluation mode for the call.
+    owner: int
+    ids: list[int]
+    score: float
+
+
+@torch.no_grad()
+def generate(model: Captioner, tokens: Tensor, pooled: Tensor, regions: Tensor, how: Decoding) -> list[tuple[list[int], float]]:
+    """For each region the token ids between start and end, and their mean log probability.
+
+    Args:
+        model: put in evaluation mode for the call.
+        tokens: (B, L, 2 T) from `reduce_tokens`.
+        pooled: (B, P) image features.
+        regions: (B,) numbers of the regions.
+        how: rules of the search.
     """
     training = model.training
     model.eval()
     try:
-        return _search(model, tokens[None], pooled[None], torch.tensor([region], device=tokens.device), how)
+        return _search(model, model.look(tokens, pooled, regions), regions, how)
     finally:
         model.train(training)
 
 
-def _search(model: Captioner, tokens: Tensor, pooled: Tensor, region: Tensor, how: Decoding) -> tuple[list[int], float]:
-    end, limit = model.config.end_id, min(how.max_length or model.config.max_length, model.config.max_length)
-    seen = model.look(tokens, pooled, region)
-    texts, scores, past = [[model.config.start_id]], torch.zeros(1), None
-    done: list[tuple[float, list[int], float]] = []
-    while len(texts[0]) < limit and texts:
-        last = torch.tensor([[text[-1]] for text in texts], device=tokens.device)
-        step = model(last, region.expand(len(texts)), _rows(seen, [0] * len(texts)), past)
-        logp = _controlled(step.logits[:, -1].float().cpu(), texts, model, how)
-        best, where = (scores[:, None] + logp).flatten().topk(min(2 * how.beams, logp.numel()))
-        grown: list[tuple[float, int, int]] = []
-        for score, place in zip(best.tolist(), where.tolist(), strict=True):
-            parent, word = divmod(place, logp.shape[1])
-            if score == -float("inf"):
-                continue
-            if word == end:
-                done.append((score / len(texts[parent]) ** how.length_penalty, texts[parent][1:], score / len(texts[parent])))
-            elif len(grown) < how.beams:
-                grown.append((score, parent, word))
-            if how.beams == 1:
-                break
-        if not grown or len(done) >= how.beams:
+def _search(model: Captioner, seen: Kept, regions: Tensor, how: Decoding) -> list[tuple[list[int], float]]:
+    """Beam search over all regions at once; a region is done when it has as many ended texts as beams."""
+    limit = min(how.max_length or model.config.max_length, model.config.max_length)
+    alive = [_Partial(k, [model.config.start_id], 0.0) for k in range(len(regions))]
+    done: list[list[tuple[float, list[int], float]]] = [[] for _ in alive]
+    past: Kept | None = None
+    for _ in range(limit - 1):
+        owners = torch.tensor([partial.owner for partial in alive])
+        last = torch.tensor([[partial.ids[-1]] for partial in alive], device=regions.device)
+        step = model(last, regions[owners], _rows(seen, owners), past)
+        logp = _controlled(step.logits[:, -1].float().cpu(), [partial.ids for partial in alive], model, how)
+        parents, grown = [], []
+        for owner, rows in _grouped(alive).items():
+            for parent, partial in _extended(logp, alive, owner, rows, done[owner], model.config.end_id, how):
+                parents.append(parent)
+                grown.append(partial)
+        if not grown:
             break
-        texts = [[*texts[parent], word] for _, parent, word in grown]
-        scores, past = torch.tensor([score for score, _, _ in grown]), _rows(step.kept, [parent for _, parent, _ in grown])
-    if not done:
-        n = max(len(texts[0]) - 1, 1)
-        done = [(float(scores[0]) / n**how.length_penalty, texts[0][1:], float(scores[0]) / n)]
-    _, text, mean = max(done)
-    return text, mean
+        alive, past = grown, _rows(step.kept, torch.tensor(parents))
+    for partial in alive:  # cut at the limit: only where nothing came to an end
+        if not done[partial.owner]:
+            n = max(len(partial.ids) - 1, 1)
+            done[partial.owner].append((partial.score / n**how.length_penalty, partial.ids[1:], partial.score / n))
+    return [max(ended)[1:] for ended in done]
+
+
+def _grouped(alive: Sequence[_Partial]) -> dict[int, list[int]]:
+    groups: dict[int, list[int]] = {}
+    for row, partial in enumerate(alive):
+        groups.setdefault(partial.owner, []).append(row)
+    return groups
+
+
+def _extended(
+    logp: Tensor,
+    alive: Sequence[_Partial],
+    owner: int,
+    rows: list[int],
+    done: list[tuple[float, list[int], float]],
+    end: int,
+    how: Decoding,
+) -> Iterator[tuple[int, _Partial]]:
+    """One region's best longer texts with the row each grew from; those that end go to `done`."""
+    scores = torch.tensor([[alive[row].score] for row in rows]) + logp[rows]
+    best, places = scores.flatten().topk(min(2 * how.beams, scores.numel()))
+    grown: list[tuple[int, _Partial]] = []
+    for rank, (score, place) in enumerate(zip(best.tolist(), places.tolist(), strict=True)):
+        row, word = rows[place // logp.shape[1]], place % logp.shape[1]
+        if score == -math.inf or len(grown) == how.beams:
+            break
+        if word != end:
+            grown.append((row, _Partial(owner, [*alive[row].ids, word], score)))
+        elif rank < how.beams:
+            n = len(alive[row].ids)
+            done.append((score / n**how.length_penalty, alive[row].ids[1:], score / n))
+    if len(done) < how.beams:
+        yield from grown
 
 
 def _controlled(logits: Tensor, texts: Sequence[Sequence[int]], model: Captioner, how: Decoding) -> Tensor:
@@ -108,7 +150,7 @@ def _repeats(text: Sequence[int], n: int) -> list[int]:
     return [text[k + n - 1] for k in range(len(text) - n + 1) if list(text[k : k + n - 1]) == tail]
 
 
-def _rows(kept: Kept, rows: list[int]) -> Kept:
+def _rows(kept: Kept, rows: Tensor) -> Kept:
     return [(k[rows], v[rows]) for k, v in kept]
 
 
