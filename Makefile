@@ -57,7 +57,7 @@ model: setup  ## train the bundled model anew (hours)
 	$(BIN)/medvl train phantom-demo --out runs/phantom-demo
 
 evaluate: setup  ## the held-out table of the bundled model
-	$(BIN)/medvl evaluate --bundle phantom-demo
+	$(BIN)/medvl evaluate phantom-demo --out runs/evaluation
 
 bench: setup  ## our reader and preprocessing beside other people's, as ratios
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[bench]'

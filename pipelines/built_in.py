@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from medvl.errors import BundleError, ConfigError
+from medvl.errors import BundleError, ConfigError, did_you_mean
 
 
 def _root() -> Path:
@@ -66,3 +66,24 @@ def findings_file(name: str) -> Path:
             f"no findings list called {name}; built in: {', '.join(sorted(p.stem for p in path.parent.glob('*.yaml')))}"
         )
     return path
+
+
+def protocols() -> dict[str, str]:
+    """Built-in protocols by name, each with its summary."""
+    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted((_root() / "protocols").glob("*.yaml"))}
+    return {name: next(line[9:] for line in text.splitlines() if line.startswith("summary: ")) for name, text in found.items()}
+
+
+def protocol_file(name: str) -> Path:
+    """The file of a protocol given by name or path.
+
+    Raises:
+        ConfigError: neither.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    built = _root() / "protocols" / f"{name}.yaml"
+    if built.is_file():
+        return built
+    raise ConfigError(f"no protocol called {name} and no such file; {did_you_mean(name, protocols())}")

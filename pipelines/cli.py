@@ -273,54 +273,57 @@ def embed(
 
 @app.command(
     epilog=_examples(
-        "medvl evaluate --bundle phantom-demo", "medvl evaluate --bundle runs/first/bundle --data cohort --split validation"
+        "medvl evaluate phantom-demo --out runs/evaluation",
+        "medvl evaluate --protocol list",
+        "medvl evaluate runs/ours/bundle --protocol reports-held-out --embedded embedded/test --training embedded/train",
+        "medvl evaluate runs/b/bundle --embedded b/test --against runs/a/bundle=a/test",
     )
+    + "\n\nFurther exit code: 5 a case of the cohort is in a training split too; results are written all the same."
 )
 def evaluate(
-    bundle: BundleOption,
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder with a manifest; default: the bundle's own cohort.")
+    bundle: Annotated[str | None, typer.Argument(metavar="BUNDLE", help="A built-in bundle, or a bundle folder.")] = None,
+    *,
+    protocol: Annotated[
+        str, typer.Option(metavar="NAME|FILE|list", help="What is measured; list names the built-in protocols.")
+    ] = "phantom-held-out",
+    embedded: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="What medvl embed wrote; default: the bundle's own phantoms, embedded now.")
     ] = None,
-    split: Annotated[str, typer.Option(metavar="NAME", help="Which patients.")] = "test",
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Also write the tables here.")] = None,
-    baseline: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="A `medvl train` folder; its first stage is scored beside the bundle.")
+    against: Annotated[
+        str | None, typer.Option(metavar="BUNDLE[=DIR]", help="A second model on the same patients, with its embedded folder.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(metavar="N", min=10, help="Only the first N patients.")] = None,
-) -> None:
-    """Print the held-out table of a bundle: findings, retrieval, survival and pointing, with confidence intervals."""
-    if data is not None:
-        _existing(data)
-    from . import evaluate as verb
-
-    raise typer.Exit(verb.run(bundle=bundle, data=data, split=split, out=out, baseline=baseline, limit=limit))
-
-
-@app.command(
-    epilog=_examples(
-        "medvl draft study/ --bundle phantom-demo --reports embedded/train",
-        "medvl draft results/studies/0a1b2c3d4e5f --bundle phantom-demo --out draft",
-    )
-)
-def draft(
-    source: Annotated[
-        Path, typer.Argument(metavar="STUDY|RESULT", help="One study, or a study's folder of what `medvl infer` wrote.")
-    ],
-    bundle: BundleOption,
-    reports: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Reports to take sentences from: what `medvl embed` wrote of a cohort.")
+    training: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Embedded patients of other splits, to look for leaks; may be repeated."),
     ] = None,
-    captioner: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="A trained captioner; default: the bundle's, where it has one.")
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write report.html, report.md and results.json here.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write draft.txt and draft.json here.")] = None,
+    draws: Annotated[int | None, typer.Option(metavar="N", min=100, help="Bootstrap draws, instead of the protocol's.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=2, help="Only the first N phantoms.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draft a report of one study: each sentence with the finding and evidence it rests on. Never a report by itself."""
-    _existing(source, *(path for path in (reports, captioner) if path))
-    from . import draft as verb
+    """Measure a bundle as a protocol says: findings, retrieval, survival, subgroups, leaks, all with intervals over patients."""
+    from . import evaluate as verb
 
-    raise typer.Exit(verb.run(source, bundle=bundle, reports=reports, captioner=captioner, out=out, as_json=as_json))
+    if protocol == "list":
+        raise typer.Exit(verb.list_protocols())
+    if bundle is None:
+        raise ConfigError("name the bundle to evaluate, such as medvl evaluate phantom-demo")
+    _existing(*([embedded] if embedded else []), *(training or []))
+    raise typer.Exit(
+        verb.run(
+            bundle,
+            protocol=protocol,
+            embedded=embedded,
+            against=against,
+            training=training or (),
+            out=out,
+            draws=draws,
+            limit=limit,
+            as_json=as_json,
+        )
+    )
 
 
 @app.command(epilog=_examples("medvl demo", "medvl demo --n 2 --no-view"))

@@ -1,218 +1,154 @@
-"""`medvl evaluate`: the held-out table of a bundle on phantoms, through the whole path from scan to answer."""
+"""`medvl evaluate`: a protocol on a bundle, as tables on the screen, and as a results file and a report for people."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medvl.errors import ConfigError
-
-from .built_in import bundle_folder
-from .console import err, say, table
+from .built_in import bundle_folder, protocol_file
+from .console import emit_json, err, say, table, warn
 
 if TYPE_CHECKING:
-    from medvl.imaging.phantom.truth import Patient
-    from medvl.inference.holdout import Held
-    from medvl.inference.predictor import Predictor
+    from medvl.evaluation.embedded import Embedded
+    from medvl.evaluation.protocol import Protocol
+    from medvl.evaluation.results import Subject
     from medvl.models.bundle import Bundle
-    from medvl.records import Volume
+
+EXIT_LEAK = 5
 
 
 def run(
-    *,
     bundle: str,
-    data: Path | None = None,
-    split: str = "test",
+    *,
+    protocol: str,
+    embedded: Path | None = None,
+    against: str | None = None,
+    training: Sequence[Path] = (),
     out: Path | None = None,
-    baseline: Path | None = None,
+    draws: int | None = None,
     limit: int | None = None,
+    as_json: bool = False,
 ) -> int:
-    """Exit code 0 after printing the tables; `evaluation.json` and `evaluation.md` also go to `out` if given.
+    """Exit code 0 after telling the results, 5 when a case of the cohort is in a training split too.
+
+    Args:
+        bundle: what is evaluated.
+        protocol: name of a built-in protocol, or a YAML file.
+        embedded: what `medvl embed` wrote; None embeds the bundle's own phantoms.
+        against: a second bundle, whose phantoms are embedded now, or BUNDLE=FOLDER with what `medvl embed` made of it.
+        training: embedded folders of other splits, to look for leaks in.
+        out: folder for `results.json`, `report.md`, `report.html` and figures.
+        draws: instead of the protocol's.
+        limit: of phantoms that are embedded here.
+        as_json: print the results file instead of tables.
 
     Raises:
-        ConfigError: the split, the cohort folder or the baseline run is not usable.
+        ConfigError: the protocol, a folder or a bundle is not usable, or they do not fit one another.
     """
-    folder = bundle_folder(bundle)
-    with err().status("loading the model"):
-        from medvl.inference.holdout import table as measure
-        from medvl.inference.predictor import Predictor
-        from medvl.models.bundle import open_bundle
+    from medvl.evaluation.protocol import load_protocol
 
-        opened = open_bundle(folder)
-        predictor = Predictor(opened)
-    held = list(_held(predictor, opened, data, split, limit))
-    with err().status("bootstrap intervals"):
-        result = measure(held, predictor, predictor.embed_texts)
-    if baseline is not None:
-        _add_baseline(result["findings"], held, predictor, baseline)
-    result = {"bundle": opened.name, "bundle_sha256": opened.sha256, "split": split, **result}
-    tables = list(_tables(result))
+    wanted = load_protocol(protocol_file(protocol), {} if draws is None else {"draws": draws})
+    with err().status("loading"):
+        from medvl.evaluation.embedded import Embedded
+        from medvl.evaluation.results import Beside, evaluate, write_results
+
+        opened = _opened(bundle)
+        read = Embedded.load(embedded) if embedded else None
+        known = {_split_name(path, found): found for path in training for found in (Embedded.load(path),)}
+    read = _embed(opened, wanted, limit) if read is None else read
+    subject = _subject(opened, read)
+    second = _second(against, wanted, limit) if against else None
+    with err().status("measuring"):
+        told = evaluate(wanted, subject, Beside(second, known))
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "evaluation.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-        (out / "evaluation.md").write_text(_markdown(tables), encoding="utf-8")
-    for title, columns, rows in tables:
-        table(columns, rows, title=title)
-    if out is not None:
-        say(f"Written: {out / 'evaluation.json'}, {out / 'evaluation.md'}")
+        if embedded is None:
+            read.save(out / "embedded")
+        write_results(told, out / "results.json")
+        _write_report(told, out)
+    if as_json:
+        emit_json(told)
+    else:
+        _show(told)
+        if out is not None:
+            say(f"Written: {out / 'report.html'}, {out / 'report.md'}, {out / 'results.json'}")
+    for line in told["warnings"]:
+        warn(f"medvl: {line}")
+    return EXIT_LEAK if told["leaks"]["found"] else 0
+
+
+def _opened(bundle: str) -> Bundle:
+    from medvl.models.bundle import open_bundle
+
+    return open_bundle(bundle_folder(bundle))
+
+
+def _subject(bundle: Bundle, read: Embedded) -> Subject:
+    from medvl.evaluation.calibration import Calibration
+    from medvl.evaluation.results import Subject
+    from medvl.evaluation.tasks import Model
+    from medvl.survival.model import SurvivalModel
+    from medvl.text.prompts import load_findings
+
+    survival = SurvivalModel.from_json(bundle.values("survival.json")) if "survival.json" in bundle.manifest["files"] else None
+    calibrations = {key: Calibration(**values) for key, values in bundle.values("calibration.json").items()}
+    return Subject(Model(bundle.name, bundle.sha256, load_findings(bundle.text("findings.yaml")), calibrations, survival), read)
+
+
+def _embed(bundle: Bundle, wanted: Protocol, limit: int | None) -> Embedded:
+    """The bundle's own phantoms, scanned and read as the protocol's split."""
+    from medvl.inference.predictor import Predictor
+
+    from .embed import of_phantoms
+
+    return of_phantoms(Predictor(bundle), wanted.split, limit=limit)
+
+
+def _second(against: str, wanted: Protocol, limit: int | None) -> Subject:
+    """A bundle, its phantoms embedded now; or BUNDLE=FOLDER, embedded before.
+
+    Raises:
+        ConfigError: neither.
+    """
+    from medvl.evaluation.embedded import Embedded
+
+    name, sign, folder = against.partition("=")
+    bundle = _opened(name)
+    return _subject(bundle, Embedded.load(Path(folder)) if sign else _embed(bundle, wanted, limit))
+
+
+def _split_name(path: Path, found: Embedded) -> str:
+    return f"{found.source.get('split', path.name)} ({found.source.get('cohort', path.name)})"
+
+
+def _write_report(told: Mapping[str, Any], out: Path) -> None:
+    from medvl.evaluation.report.build import document
+    from medvl.evaluation.report.html import write_html
+    from medvl.evaluation.report.markdown import write_markdown
+
+    report = document(told)
+    write_markdown(report, out)
+    write_html(report, out / "report.html")
+
+
+def _show(told: Mapping[str, Any]) -> None:
+    """Every table of the report, without its figures."""
+    from medvl.evaluation.report.build import document
+    from medvl.evaluation.report.document import Table
+
+    report = document(told)
+    say(report.title)
+    say(report.lead)
+    for section in report.sections:
+        for block in section.blocks:
+            if isinstance(block, Table):
+                table(block.columns, block.rows, title=f"{section.title}. {block.caption}")
+
+
+def list_protocols() -> int:
+    """Name the built-in protocols."""
+    from .built_in import protocols
+
+    for name, summary in protocols().items():
+        say(f"{name}: {summary}")
     return 0
-
-
-def _add_baseline(findings: dict[str, Any], held: Sequence[Held], predictor: Predictor, run: Path) -> None:
-    """AUROC of the run's supervised first stage on the same regions, under `supervised` of each finding."""
-    import numpy as np
-
-    from medvl.evaluation.metrics import auroc
-    from medvl.evaluation.phantom_truth import truth_of
-    from medvl.training.baseline import SupervisedBaseline
-
-    stage = SupervisedBaseline(run)
-    known: dict[str, tuple[list[int], list[float]]] = {key: ([], []) for key in findings}
-    for region in predictor.contract.names:
-        usable = [h for h in held if h.result.regions[region].embedding is not None]
-        crops = [h.result.regions[region].hu for h in usable]
-        scores = stage.scores(region, [c for c in crops if c is not None]) if crops else {}
-        for key, (labels, values) in known.items():
-            finding = predictor.findings[key]
-            if region in predictor.kinds[finding.region]:
-                for h, value in zip(usable, scores.get(finding.truth, ()), strict=False):
-                    truth = truth_of(finding, region, h.patient)
-                    if truth is not None:
-                        labels.append(truth)
-                        values.append(float(value))
-    for key, (labels, values) in known.items():
-        findings[key]["supervised"] = round(auroc(np.array(labels), np.array(values)), 4) if len(set(labels)) == 2 else None
-
-
-def _held(predictor: Predictor, bundle: Bundle, data: Path | None, split: str, limit: int | None) -> Iterator[Held]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from medvl.imaging.phantom.write import report_of
-    from medvl.inference.holdout import run_patient
-    from medvl.text.report import parse_report
-
-    scans, total = _from_folder(data, split) if data else _from_bundle(bundle, split)
-    total = min(total, limit or total)
-    with Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=err()
-    ) as bars:
-        for _, (patient, volume) in zip(
-            range(total), bars.track(scans, total=total, description=f"{split} patients"), strict=False
-        ):
-            yield run_patient(predictor, patient, volume, parse_report(report_of(patient)).regions)
-
-
-def _from_bundle(bundle: Bundle, split: str) -> tuple[Iterator[tuple[Patient, Volume]], int]:
-    """Phantoms of the bundle's own cohort, painted on demand."""
-    from medvl.imaging.phantom.render import render
-    from medvl.imaging.phantom.sample import sample_patient
-
-    cohort: dict[str, Any] = bundle.values("metrics.json")["cohort"]
-    if split not in ("test", "validation"):
-        raise ConfigError(f"split must be test or validation, got {split}")
-    start, n = cohort[f"start_{split}"], cohort[f"n_{split}"]
-    patients = (sample_patient(cohort["seed"], number) for number in range(start, start + n))
-    return ((p, render(p)) for p in patients), n
-
-
-def _from_folder(data: Path, split: str) -> tuple[Iterator[tuple[Patient, Volume]], int]:
-    """Studies of a folder that `medvl phantom` wrote, read from their DICOM or NIfTI."""
-    from medvl.imaging.load import load
-    from medvl.imaging.phantom.sample import sample_patient
-
-    manifest = data / "manifest.csv"
-    if not manifest.is_file():
-        raise ConfigError(f"no manifest.csv in {data}; give a folder that medvl phantom wrote")
-    with manifest.open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == split]
-    if not rows:
-        raise ConfigError(f"the manifest in {data} has no {split} patients; write more with medvl phantom --n")
-    seed = json.loads((data / "cohort.json").read_text(encoding="utf-8"))["seed"]
-
-    def scans() -> Iterator[tuple[Patient, Volume]]:
-        for row in rows:
-            volume = next(iter(load(data / (row["dicom"] or row["nifti"])))).read()
-            yield sample_patient(seed, int(row["patient_id"][2:])), volume
-
-    return scans(), len(rows)
-
-
-def _tables(result: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[Any]]]]:
-    """(title, columns, rows) of each table."""
-    found = result["findings"]
-    rows = [
-        [
-            key,
-            f["n"],
-            f["present"],
-            _span(f, "auroc"),
-            _number(f.get("supervised")),
-            _percent(f["sensitivity"]),
-            _percent(f["specificity"]),
-            _percent(f["undecided"]),
-            f"{f['ece']:.3f}",
-        ]
-        for key, f in found.items()
-    ]
-    means = [_mean([f["auroc"] for f in found.values()]), _mean([f.get("supervised") for f in found.values()])]
-    rows.append(["mean", "", "", *means, "", "", "", ""])
-    heads = [
-        "finding",
-        "regions",
-        "present",
-        "zero-shot AUROC [95 % CI]",
-        "supervised",
-        "sensitivity",
-        "specificity",
-        "undecided",
-        "ECE",
-    ]
-    yield f"{result['bundle']}, {result['patients']} {result['split']} patients", heads, rows
-    r = result["retrieval"]
-    rows = [
-        [
-            way.replace("_", " "),
-            *(_span(r[f"{way}_recall_at_{k}"], "value") for k in (1, 5, 10)),
-            f"{r[f'{way}_median_rank']:.1f}",
-        ]
-        for way in ("image_to_report", "report_to_image")
-    ]
-    title = f"Retrieval, {r['galleries']} galleries of {r['gallery']} patients; chance at 1: {r['chance_at_1']}"
-    yield title, ["way", "R@1", "R@5", "R@10", "median rank"], rows
-    s = result["survival"]
-    rows = [[name.replace("_", " "), _span(s[name], "c_index")] for name in ("model", "oracle", "age_only")]
-    yield f"Survival, {s['n']} patients, {s['events']} deaths; oracle: the true hazard", ["risk", "C-index [95 % CI]"], rows
-    rows = [
-        [key, p["n"], _span(p, "rate"), f"{p['within_5_mm']:.3f}", f"{p['chance']:.3f}"] for key, p in result["pointing"].items()
-    ]
-    yield "Pointing game", ["finding", "n", "peak in the lesion [95 % CI]", "within 5 mm", "chance"], rows
-    rows = [[key, v["n"], f"{v['median_mm']:.1f}", _percent(v["within_15_mm"])] for key, v in result["localiser"].items()]
-    yield "Localiser", ["region", "n", "median error, mm", "within 15 mm"], rows
-
-
-def _markdown(tables: Sequence[tuple[str, list[str], list[list[Any]]]]) -> str:
-    parts = []
-    for title, columns, rows in tables:
-        lines = [f"| {' | '.join(map(str, row))} |" for row in (columns, ["---"] * len(columns), *rows)]
-        parts.append(f"**{title}**\n\n" + "\n".join(lines) + "\n")
-    return "\n".join(parts)
-
-
-def _span(values: dict[str, Any], key: str) -> str:
-    return f"{values[key]:.3f} [{values['ci'][0]:.3f}, {values['ci'][1]:.3f}]"
-
-
-def _mean(values: list[float | None]) -> str:
-    known = [v for v in values if v is not None]
-    return f"{sum(known) / len(known):.3f}" if known else ""
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.0f} %"

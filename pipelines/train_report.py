@@ -30,7 +30,7 @@ def tell(work: Workspace, localiser: Localiser | None, bundle: Bundle | None) ->
     say(f"Bundle: {bundle.folder}  ({bundle.sha256[:12]})")
     if "survival.json" not in bundle.manifest["files"]:
         say("The bundle estimates no survival: fewer than 10 events are known in the training studies")
-    say(f"Held-out table: medvl evaluate --bundle {bundle.folder}")
+    say(f"Held-out table: medvl evaluate {bundle.folder}")
 
 
 def _receipts(work: Workspace) -> dict[str, dict[str, Any]]:
