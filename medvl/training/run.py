@@ -41,14 +41,21 @@ def new_system(recipe: Recipe, tokenizer: Tokenizer, known: Concepts) -> System:
     return system.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload,no-any-return]
 
 
-def run_stages(work: Workspace) -> Trained:
+def run_stages(work: Workspace, begin: Callable[[System], None] | None = None) -> Trained:
     """Train every stage that is not there yet, and load the rest; what comes back lies on the processor.
+
+    Args:
+        work: what to train on and where stages are kept.
+        begin: changes the fresh system, such as by weights of an earlier run; stages are not told apart by it, so give such runs
+            a folder of their own.
 
     Raises:
         Diverged: names the stage and what to try.
     """
     world = work.machine.world
     trained = Trained(new_system(work.recipe, work.tokenizer, work.concepts), work.recipe.kinds)
+    if begin is not None:
+        begin(trained.system)
     for index, stage in enumerate(work.recipe.stages):
         torch.manual_seed(work.recipe.seed + 1000 * (index + 1))  # for layers that objectives add
         for name, options in stage.objectives.items():
