@@ -30,7 +30,7 @@ Bool = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Lesion:
-    """A tumour or cyst: largest diameter in whole mm in any direction, volume in mL, and the third of the kidney it lies in.
+    """A tumour or cyst: largest axial diameter in whole mm, volume in mL, and the third of the kidney it lies in.
 
     `outside`: share of its volume beyond the convex hull of the kidney's own tissue, 0 to 1.
     """
@@ -142,14 +142,18 @@ def _lesions(mask: Bool, tissue: Bool, span: tuple[int, int], voxel_ml: float, l
 
 
 def diameter_mm(voxels: NDArray[Any]) -> float:
-    """Largest distance in mm between voxels (N, 3) of the `STEP_MM` grid, one voxel's width added."""
-    points = voxels.astype(float)
+    """Largest distance in mm between voxels (N, 3) of the `STEP_MM` grid in one axial slice, one voxel's width added."""
+    slices = np.split(voxels, np.flatnonzero(np.diff(voxels[:, 0])) + 1)
+    return STEP_MM * (1 + max(_widest(part[:, 1:].astype(float)) for part in slices))
+
+
+def _widest(points: NDArray[np.float64]) -> float:
     if len(points) > 30:
         try:
             points = points[ConvexHull(points).vertices]
-        except QhullError:  # all in one plane
-            points = points[:: 1 + len(points) // 2000]
-    return STEP_MM * (1 + (float(pdist(points).max()) if len(points) > 1 else 0.0))
+        except QhullError:  # all on one line, its ends first and last
+            points = points[[0, -1]]
+    return float(pdist(points).max()) if len(points) > 1 else 0.0
 
 
 def _hull(mask: Bool) -> Delaunay | None:

@@ -77,12 +77,13 @@ def tumour_of(subtype: str | None, necrosis: bool | None, rng: np.random.Generat
 
 def body_around(geometry: Geometry, labels: NDArray[Any], midline_x_mm: float, bmi: float | None) -> Body:
     """An outline that holds all labels, kidneys towards its back, as wide as needed; fat after the body-mass index."""
-    there = np.argwhere(labels > 0)
-    points = geometry.to_lps(np.stack([there.min(0), there.max(0)]))
-    low, high = points.min(0), points.max(0)
-    wide = max(132.0, abs(low[0] - midline_x_mm) + 25, abs(high[0] - midline_x_mm) + 25)
-    tall = max(0.72 * wide, (high[1] - low[1]) / 2 + 45)
-    return Body((midline_x_mm, float(high[1]) + 22 - tall), (wide, tall), max(6.0, 1.5 * ((bmi or 27.0) - 18) + 5))
+    points = geometry.to_lps(np.argwhere(labels > 0)[::50])
+    low, high = points[:, 1].min(), points[:, 1].max()
+    wide, tall = 132.0, max(95.0, (high - low) / 2 + 45)
+    center = (midline_x_mm, float(high) + 22 - tall)
+    level = (np.abs((points[:, 0] - center[0]) / wide) ** 2.5 + np.abs((points[:, 1] - center[1]) / tall) ** 2.5) ** 0.4
+    grown = max(1.0, float(level.max()) / 0.93)
+    return Body(center, (grown * wide, grown * tall), max(6.0, 1.5 * ((bmi or 27.0) - 18) + 5))
 
 
 def paint(
