@@ -178,16 +178,8 @@ def draw_groups(
         for x, count in zip(marks, c.at_risk(marks), strict=True):
             below.text(x, row, str(count), ha="center", va="center", fontsize=9)
     top.set(ylim=(0, 1.02), xlim=(-0.02 * longest, 1.02 * longest), ylabel="survival", title=title)
-    top.legend(frameon=False, loc="lower left", fontsize=9)
-    if p is not None:
-        top.text(
-            0.98,
-            0.96,
-            "log-rank p < 0.0001" if p < 1e-4 else f"log-rank p = {p:.2g}",
-            transform=top.transAxes,
-            ha="right",
-            va="top",
-        )
+    told = None if p is None else "log-rank p < 0.0001" if p < 1e-4 else f"log-rank p = {p:.2g}"
+    top.legend(frameon=False, loc="lower left", fontsize=9, title=told, title_fontsize=9, alignment="left")
     below.set(ylim=(len(curves) - 0.5, -0.5), xlabel=f"time, {unit}", xticks=marks, yticks=[])
     below.set_title("number at risk", loc="left", fontsize=9)
     for axis, sides in ((top, ("top", "right")), (below, ("top", "right", "left"))):
