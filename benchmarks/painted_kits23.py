@@ -1,7 +1,7 @@
 """Real kidneys with painted HU: train a RenalCLIP-like recipe on KiTS23 label maps and measure it on held-out patients.
 
-What is real: anatomy, pathology, outcome. What is painted: every HU. So there are tumours painted after their histology (`linked`)
-and tumours painted all alike (`cut`). Whatever only `linked` can do is our own paint, read back.
+What is real: anatomy, pathology, outcome. What is painted: every HU. So tumours are painted after their histology (`linked`) and
+all alike (`cut`). Whatever only `linked` can do is our own paint, read back.
 What is done is kept, so the command goes on where it was stopped. Data and cache stay outside of the repository.
 
     python benchmarks/painted_kits23.py --data ../shared/data/kits23            paints, trains and measures
@@ -25,10 +25,12 @@ from painted_tables import tables
 
 from medvl.data.cohort import Cohort
 from medvl.data.painted_cohort import PaintedCohort, build_painted
-from medvl.evaluation.metrics import auroc, bootstrap, concordance
+from medvl.evaluation.intervals import bootstrap
+from medvl.evaluation.metrics import auroc
 from medvl.heads.probe import fit_linear_probe
-from medvl.objectives.cox import fit_ridge_cox
 from medvl.recipe import Recipe, load_recipe
+from medvl.survival.cox import fit_cox
+from medvl.survival.measures import harrell
 from medvl.text.prompts import load_findings
 from medvl.training.features import pooled_features
 from medvl.training.measure import Reader, likenesses, retrieval_table
@@ -233,9 +235,9 @@ def survival(data: dict[str, dict[str, KindData]], pooled: dict[str, Array], dra
     for names in (("image",), ("size",), ("clinical",), ("clinical", "size"), ("clinical", "image")):
         chosen[" + ".join(names)] = out_of_fold([blocks[n] for n in names], t, e, seed)
     for name, risk in chosen.items():
-        low, high = bootstrap(lambda r, risk=risk: concordance(t[r], e[r], risk[r]), np.arange(len(t)), n=draws)
-        out[name] = {"value": concordance(t, e, risk), "ci": [low, high]}
-    gain = lambda r: concordance(t[r], e[r], chosen["clinical + image"][r]) - concordance(t[r], e[r], chosen["clinical"][r])  # noqa: E731
+        low, high = bootstrap(lambda r, risk=risk: harrell(t[r], e[r], risk[r]), np.arange(len(t)), n=draws)
+        out[name] = {"value": harrell(t, e, risk), "ci": [low, high]}
+    gain = lambda r: harrell(t[r], e[r], chosen["clinical + image"][r]) - harrell(t[r], e[r], chosen["clinical"][r])  # noqa: E731
     out["gain of image over clinical"] = {"value": gain(np.arange(len(t))), "ci": bootstrap(gain, np.arange(len(t)), n=draws)}
     return out
 
@@ -252,7 +254,7 @@ def out_of_fold(blocks: list[Array], t: Array, e: NDArray[np.bool_], seed: int) 
             guess = np.empty(int(train.sum()))
             for m in range(3):
                 guess[inner == m] = fit_predict([b[train] for b in blocks], t[train], e[train], inner != m, inner == m, penalty)
-            scores.append(concordance(t[train], e[train], guess))
+            scores.append(harrell(t[train], e[train], guess))
         risk[held] = fit_predict(blocks, t, e, train, held, PENALTIES[int(np.argmax(scores))])
     return risk
 
@@ -263,7 +265,7 @@ def fit_predict(
     """Risks of held-out rows, standardised to training rows' mean and deviation, so that folds can be pooled."""
     scaled = [(b - b[train].mean(0)) / np.maximum(b[train].std(0), 1e-6) / np.sqrt(b.shape[1] / 4) for b in blocks]
     x = np.concatenate(scaled, 1)
-    weights = fit_ridge_cox(*(torch.from_numpy(v) for v in (x[train], t[train], e[train])), penalty).numpy()
+    weights = fit_cox(x[train], t[train], e[train], penalty=penalty, ties="breslow").coefficients
     risk = x @ weights
     return np.asarray((risk[held] - risk[train].mean()) / max(float(risk[train].std()), 1e-9))
 

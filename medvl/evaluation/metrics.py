@@ -130,25 +130,3 @@ def _sums(weights: Array, present: NDArray[np.bool_], starts: NDArray[np.int64])
     if len(starts) == len(present):
         return positive, weights - positive
     return np.add.reduceat(positive, starts, axis=1), np.add.reduceat(weights - positive, starts, axis=1)
-
-
-def concordance(time: ArrayLike, event: ArrayLike, risk: ArrayLike) -> float:
-    """Harrell's C: share of comparable pairs where the higher risk fails first; equal risks count half.
-
-    Args:
-        time: (N,) follow-up, any unit.
-        event: (N,) bool, True if it happened.
-        risk: (N,) higher is worse.
-
-    Raises:
-        ValueError: no comparable pair.
-    """
-    t, e, r = np.asarray(time, float), np.asarray(event, bool), np.asarray(risk, float)
-    good = pairs = 0.0
-    for i in np.flatnonzero(e):
-        later = (t > t[i]) | ((t == t[i]) & ~e)
-        pairs += later.sum()
-        good += (r[later] < r[i]).sum() + 0.5 * (r[later] == r[i]).sum()
-    if pairs == 0:
-        raise ValueError("no comparable pair: nobody outlived an observed event")
-    return float(good / pairs)

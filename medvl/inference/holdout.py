@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medvl.evaluation.intervals import bootstrap
-from medvl.evaluation.metrics import auroc, concordance
+from medvl.evaluation.metrics import auroc
 from medvl.evaluation.phantom_truth import truth_of
 from medvl.evaluation.ranking import hits_at, median_rank
 from medvl.evaluation.reliability import expected_calibration_error
@@ -25,6 +25,7 @@ from medvl.imaging.phantom.sample import log_hazard
 from medvl.imaging.phantom.truth import Patient
 from medvl.inference.predictor import CaseResult, Predictor, RegionResult
 from medvl.records import Volume
+from medvl.survival.measures import harrell
 from medvl.text.prompts import Finding
 
 GALLERY = 200
@@ -201,7 +202,7 @@ def _survival(held: Sequence[Held], draws: int) -> dict[str, Any]:
     for name, risk in scores.items():
 
         def c(rows: NDArray[np.int64], risk: NDArray[np.float64] = risk) -> float:
-            return concordance(time[rows], event[rows], risk[rows])
+            return harrell(time[rows], event[rows], risk[rows])
 
         low, high = bootstrap(c, np.arange(len(usable)), n=min(draws, 400))
         out[name] = {"c_index": round(c(np.arange(len(usable))), 4), "ci": [round(low, 4), round(high, 4)]}

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from medvl.evaluation.intervals import bootstrap
-from medvl.evaluation.metrics import auroc, concordance
+from medvl.evaluation.metrics import auroc
 from medvl.evaluation.ranking import hits_at, median_rank
+from medvl.survival.measures import harrell
 from medvl.survival.model import fit_survival
 from medvl.text.relations import existence
 from medvl.training.answers import answers, region_names
@@ -161,7 +162,7 @@ def survival_table(
     t, e = time[usable], event[usable]
 
     def c(chosen: NDArray[np.int64]) -> float:
-        return concordance(t[chosen], e[chosen], risk[chosen])
+        return harrell(t[chosen], e[chosen], risk[chosen])
 
     interval = bootstrap(c, np.arange(len(usable)), n=min(draws, 400)) if draws else ()
     value = round(c(np.arange(len(usable))), 4)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from cohorts import reference
+from lifelines.utils import concordance_index
 from sksurv.metrics import (
     brier_score,
     concordance_index_censored,
@@ -31,6 +32,7 @@ def test_all_measures_equal_scikit_survival(seed: int, decimals: int) -> None:
     train_t[0] = t.max() + 1
     ours, train, test = censoring(train_t, train_e, "at"), Surv.from_arrays(train_e, train_t), Surv.from_arrays(e, t)
     assert harrell(t, e, r) == pytest.approx(concordance_index_censored(e, t, r)[0], abs=1e-12)
+    assert harrell(t, e, r) == pytest.approx(concordance_index(t, -r, e), abs=1e-12)
     tau = float(np.quantile(t, 0.8))
     for limit in (tau, None):
         assert uno(t, e, r, ours, limit) == pytest.approx(concordance_index_ipcw(train, test, r, limit)[0], abs=1e-12)
