@@ -29,6 +29,10 @@ app = typer.Typer(
 )
 bundle_app = typer.Typer(no_args_is_help=True, help="List and verify model bundles: weights with all that is needed to use them.")
 app.add_typer(bundle_app, name="bundle")
+index_app = typer.Typer(no_args_is_help=True, help="Build and keep indexes of cases, which `medvl search` searches.")
+app.add_typer(index_app, name="index")
+findings_app = typer.Typer(no_args_is_help=True, help="Your own findings lists: check one against a bundle, calibrate one.")
+app.add_typer(findings_app, name="findings")
 
 
 class Device(StrEnum):
@@ -46,6 +50,13 @@ class Parallel(StrEnum):
     fsdp = "fsdp"
 
 
+class Vectors(StrEnum):
+    """Which vectors of a case."""
+
+    image = "image"
+    report = "report"
+
+
 class Format(StrEnum):
     """File format of phantom volumes."""
 
@@ -56,6 +67,9 @@ class Format(StrEnum):
 BundleOption = Annotated[str, typer.Option("--bundle", "-b", metavar="NAME|DIR", help="A built-in bundle, or a bundle folder.")]
 OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to; made when missing.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout instead of text.")]
+
+
+IndexArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder that `medvl index build` wrote.")]
 
 
 def _examples(*lines: str) -> str:
@@ -139,6 +153,7 @@ def phantom(
     epilog=_examples(
         "medvl infer study/ --bundle phantom-demo --out results",
         "medvl infer day1/ day2.zip ct.nii.gz -b phantom-demo -o results",
+        "medvl infer study/ -b phantom-demo -o results --findings mine.yaml",
     )
 )
 def infer(
@@ -154,13 +169,19 @@ def infer(
             metavar="DIR", help="Masks of the regions of one study, as TotalSegmentator names them; they replace the localiser."
         ),
     ] = None,
+    findings: Annotated[
+        Path | None,
+        typer.Option(metavar="YAML", help="Ask these findings; those the bundle has no calibration for get no verdict."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a model over studies: findings and heat maps for each, one table for all. A rerun resumes."""
-    _existing(*inputs, *([masks] if masks else []))
+    _existing(*inputs, *([masks] if masks else []), *([findings] if findings else []))
     from . import infer as verb
 
-    raise typer.Exit(verb.run(inputs, bundle=bundle, out=out, device=device.value, masks=masks, as_json=as_json))
+    raise typer.Exit(
+        verb.run(inputs, bundle=bundle, out=out, device=device.value, masks=masks, findings=findings, as_json=as_json)
+    )
 
 
 @app.command(epilog=_examples("medvl view --results results", "medvl view --results results --port 8600 --no-browser"))
@@ -338,6 +359,117 @@ def demo(
     raise typer.Exit(verb.run(out, n=n, view_page=view))
 
 
+@app.command(
+    epilog=_examples(
+        "medvl search cases --like P0012/kidney_left --filter 'phase=venous age>=60'",
+        "medvl search cases --text 'Solid mass in the upper pole of the left kidney.' --bundle phantom-demo",
+        "medvl search cases --like P0012/kidney_left --among report --k 3 --show-text",
+    )
+)
+def search(
+    index: IndexArgument,
+    *,
+    text: Annotated[str | None, typer.Option(metavar="TEXT", help="Search by words; needs --bundle.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option("--bundle", "-b", metavar="NAME|DIR", help="The bundle that made the index.")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(metavar="PATIENT/REGION", help="Search by a case of the index; its patient and duplicates are left out."),
+    ] = None,
+    asks: Annotated[Vectors, typer.Option(metavar="image|report", help="Which vector of that case asks.")] = Vectors.image,
+    among: Annotated[Vectors, typer.Option(metavar="image|report", help="Which vectors are searched.")] = Vectors.image,
+    where: Annotated[
+        str,
+        typer.Option(
+            "--filter", metavar="CONDITIONS", help="All must hold, such as 'region=kidney_left age>=60 finding:renal_mass'."
+        ),
+    ] = "",
+    k: Annotated[int, typer.Option("--k", "-k", metavar="N", min=1, help="How many cases.")] = 10,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Do not leave out the patient's other cases, nor duplicates.")
+    ] = False,
+    show_text: Annotated[
+        bool, typer.Option("--show-text", help="Also print reports, which may hold what identifies a patient.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find cases in an index by free text, or like one of its cases: every case that passes the filter is compared."""
+    _existing(index)
+    from . import search as verb
+
+    raise typer.Exit(
+        verb.run(
+            index,
+            text=text,
+            bundle=bundle,
+            like=like,
+            asks=asks.value,
+            among=among.value,
+            where=where,
+            k=k,
+            everything=everything,
+            show_text=show_text,
+            as_json=as_json,
+        )
+    )
+
+
+@index_app.command("build", epilog=_examples("medvl index build embedded/train embedded/test --out cases"))
+def index_build(
+    folders: Annotated[list[Path], typer.Argument(metavar="EMBEDDED", help="Folders that `medvl embed` wrote.")],
+    out: OutOption,
+    *,
+    replace: Annotated[bool, typer.Option("--replace", help="Cases that are in the index already are replaced.")] = False,
+) -> None:
+    """Add embedded cohorts to an index, which is made when missing; a stop leaves whole batches only."""
+    _existing(*folders)
+    from . import index as verb
+
+    raise typer.Exit(verb.build(folders, out, replace=replace))
+
+
+@index_app.command("info", epilog=_examples("medvl index info cases"))
+def index_info(index: IndexArgument, *, as_json: JsonOption = False) -> None:
+    """Print how many cases an index holds, and of which model."""
+    _existing(index)
+    from . import index as verb
+
+    raise typer.Exit(verb.info(index, as_json=as_json))
+
+
+@index_app.command("verify", epilog=_examples("medvl index verify cases"))
+def index_verify(index: IndexArgument) -> None:
+    """Check every vector against the hash it was added with."""
+    _existing(index)
+    from . import index as verb
+
+    raise typer.Exit(verb.verify(index))
+
+
+@index_app.command("delete", epilog=_examples("medvl index delete cases --patient P0012"))
+def index_delete(
+    index: IndexArgument,
+    *,
+    patients: Annotated[list[str] | None, typer.Option("--patient", metavar="ID", help="May be repeated.")] = None,
+    cases: Annotated[list[str] | None, typer.Option("--case", metavar="PATIENT/REGION", help="May be repeated.")] = None,
+) -> None:
+    """Take patients or single cases out of an index, their vectors and texts included."""
+    _existing(index)
+    from . import index as verb
+
+    raise typer.Exit(verb.delete(index, patients=patients or (), cases=cases or ()))
+
+
+@index_app.command("compact", epilog=_examples("medvl index compact cases"))
+def index_compact(index: IndexArgument) -> None:
+    """Write an index anew without the vectors of deleted and replaced cases."""
+    _existing(index)
+    from . import index as verb
+
+    raise typer.Exit(verb.compact(index))
+
+
 @bundle_app.command("list")
 def bundle_list() -> None:
     """Name the built-in bundles."""
@@ -354,6 +486,44 @@ def bundle_verify(
     from . import bundle as verb
 
     raise typer.Exit(verb.verify(name))
+
+
+@findings_app.command("check", epilog=_examples("medvl findings check mine.yaml --bundle phantom-demo"))
+def findings_check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A findings list in YAML.")],
+    bundle: BundleOption,
+) -> None:
+    """Say what is wrong with a findings list, and which of its findings the bundle has a calibration for."""
+    _existing(file)
+    from . import findings as verb
+
+    raise typer.Exit(verb.check(file, bundle))
+
+
+@findings_app.command(
+    "calibrate",
+    epilog=_examples(
+        "medvl embed phantom-demo --split validation --out embedded",
+        "medvl findings calibrate mine.yaml --bundle phantom-demo --embedded embedded --out bundles/mine",
+    ),
+)
+def findings_calibrate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A findings list in YAML.")],
+    bundle: BundleOption,
+    embedded: Annotated[
+        Path, typer.Option(metavar="DIR", help="What `medvl embed` made of validation patients with this bundle.")
+    ],
+    out: OutOption,
+    against: Annotated[str, typer.Option(metavar="said|truth", help="What reports state, or what is known otherwise.")] = "said",
+    method: Annotated[
+        str, typer.Option(metavar="platt|temperature|isotonic", help="How margins become probabilities.")
+    ] = "platt",
+) -> None:
+    """Fit probabilities and thresholds of a findings list on validation patients, and seal a new bundle with them."""
+    _existing(file, embedded)
+    from . import findings as verb
+
+    raise typer.Exit(verb.calibrate(file, bundle, embedded, out, against=against, method=method))
 
 
 def _well_formed(overrides: Sequence[str]) -> None:

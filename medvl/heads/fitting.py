@@ -13,9 +13,10 @@ from torch import Tensor
 
 from medvl.evaluation.calibration import Calibration, Method, calibrate
 from medvl.evaluation.metrics import auroc
-from medvl.heads.answering import Answering, Towers
+from medvl.heads.answering import Answering
 from medvl.heads.paraphrases import DRAWS, Paraphrases, limit_of
 from medvl.heads.priors import weigh_priors
+from medvl.heads.ways import Towers
 from medvl.heads.zeroshot import answered
 
 Asked = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]
@@ -88,7 +89,8 @@ def fit_findings(
         answering: the system, its prior chosen.
         parts: validation regions by kind.
         method: of calibration.
-        draws, seed: of the paraphrases.
+        draws: of the paraphrases.
+        seed: of these draws.
     """
     fitted, kind_of = Fitted(), {f.key: f.region for f in answering.findings.findings}
     rows_of = dict[str, NDArray[np.int64]]()

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from medvl.evaluation.calibration import Calibration
-from medvl.heads.answering import Towers
+from medvl.heads.ways import Towers
 
 DRAWS = 100
 LARGEST_SHARE = 0.05
@@ -65,7 +65,7 @@ def limit_of(calibration: Calibration, margins: NDArray[Any], drawn: NDArray[Any
 
 
 class Paraphrases:
-    """Margins of drawn prompt ensembles: templates and descriptors drawn with replacement, each by itself, present and absent too.
+    """Margins of drawn prompt ensembles: templates and descriptors are drawn with replacement, each by itself.
 
     The same draws for every region and finding of the same numbers of templates and descriptors, so answers can be compared.
 

@@ -1,7 +1,7 @@
 """Answers of a null image: what a system would say if it were shown nothing in particular, to be taken off every answer.
 
-Whether that helps is measured on validation patients and kept off where it does not: the margin of one region moves by a constant,
-so only findings asked of several regions (left and right, each with its own prompts) can be put in another order.
+Whether that helps is measured on validation patients, and it is kept off where it does not: the margins of one region move by a
+constant, so only findings asked of several regions (left and right, each with its own prompts) can be put in another order.
 """
 
 from __future__ import annotations

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from medvl.errors import ConfigError
 from medvl.evaluation.calibration import Calibration
-from medvl.heads.answering import Answering, Towers
+from medvl.heads.answering import Answering
 from medvl.heads.paraphrases import DRAWS, Paraphrases, Spread, spread_of
+from medvl.heads.ways import Towers, answering
 from medvl.inference.answers import FindingResult, RegionResult
-from medvl.models.bundle import Bundle
+from medvl.models.bundle import Bundle, load_system
 from medvl.records import Reason
 from medvl.text.prompts import Finding, FindingList
 
@@ -166,3 +170,18 @@ def asking_of(bundle: Bundle, answering: Answering, own: FindingList, calibratio
         drawn["draws"],
         drawn["seed"],
     )
+
+
+def answering_of(bundle: Bundle, own: FindingList, asked: FindingList, device: torch.device, cache: Path | None) -> Answering:
+    """The bundle's system with questions; prompts that it has embedded are taken as they are.
+
+    Raises:
+        ConfigError: a question about regions that the bundle does not know.
+    """
+    strange = sorted({f.region for f in asked.findings} - set(bundle.kinds))
+    if strange:
+        raise ConfigError(f"the findings list {asked.name} asks about {strange[0]}; the bundle knows {', '.join(bundle.kinds)}")
+    kept = {f"{key}@{region}" for key in known_to(own, asked) for region in bundle.kinds[own[key].region]}
+    bank = {name: pair for name, pair in bundle.tensors("bank.safetensors").items() if name in kept}
+    prior = bundle.tensors("prior.safetensors") if "prior.safetensors" in bundle else {}
+    return answering(load_system(bundle).to(device), bundle.kinds, asked, bank=bank, prior=prior, cache=cache)

@@ -16,13 +16,14 @@ from torch.nn import functional
 from medvl.errors import ConfigError
 from medvl.evaluation.calibration import Calibration
 from medvl.evaluation.outliers import Familiarity
-from medvl.heads.answering import Answering, Read, Towers, answering
+from medvl.heads.answering import Read
+from medvl.heads.ways import Towers
 from medvl.imaging.preprocess import MIN_COVERED, to_hu_grid, window
 from medvl.imaging.resample import covered_fraction
 from medvl.inference.answers import CaseResult, FindingResult, RegionResult
-from medvl.inference.asking import Scored, asking_of, known_to
+from medvl.inference.asking import Scored, answering_of, asking_of
 from medvl.inference.evidence import Evidence, deletion, peak_of
-from medvl.models.bundle import Bundle, load_system
+from medvl.models.bundle import Bundle
 from medvl.models.clip import RegionClip
 from medvl.models.config import LocaliserConfig
 from medvl.models.localiser import Localiser, Place
@@ -62,8 +63,7 @@ class Predictor:
         self.given = dict(given or {})
         own = load_findings(bundle.text("findings.yaml"))
         self.findings, self.users = findings or own, findings is not None
-        _check_regions(self.findings, self.kinds)
-        self.answering = _answering(bundle, own, self.findings, self.device, cache)
+        self.answering = answering_of(bundle, own, self.findings, self.device, cache)
         self.localiser = Localiser(LocaliserConfig.model_validate(bundle.values("model.json")["localiser"]))
         weights = bundle.tensors("weights.safetensors")
         self.localiser.load_state_dict({k[10:]: v for k, v in weights.items() if k.startswith("localiser.")})
@@ -222,21 +222,6 @@ class Predictor:
         shares = self.answering.heat(finding, region, self.pixels(hu, region)[None], kind)[:, None]
         fine = functional.interpolate(shares.clamp_min(0), size=hu.shape, mode="trilinear", align_corners=False)[0, 0]
         return np.asarray((fine / fine.max().clamp_min(1e-9)).numpy(), dtype=np.float32)
-
-
-def _check_regions(findings: FindingList, kinds: Mapping[str, tuple[str, ...]]) -> None:
-    strange = sorted({f.region for f in findings.findings} - set(kinds))
-    if strange:
-        known = ", ".join(kinds)
-        raise ConfigError(f"the findings list {findings.name} asks about {strange[0]}; the bundle knows {known}")
-
-
-def _answering(bundle: Bundle, own: FindingList, asked: FindingList, device: torch.device, cache: Path | None) -> Answering:
-    """The bundle's system with questions; prompts that it has embedded are taken as they are."""
-    kept = {f"{key}@{region}" for key in known_to(own, asked) for region in bundle.kinds[own[key].region]}
-    bank = {name: pair for name, pair in bundle.tensors("bank.safetensors").items() if name in kept}
-    prior = bundle.tensors("prior.safetensors") if "prior.safetensors" in bundle else {}
-    return answering(load_system(bundle).to(device), bundle.kinds, asked, bank=bank, prior=prior, cache=cache)
 
 
 class _Clock:

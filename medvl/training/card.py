@@ -6,8 +6,8 @@ from medvl import __version__
 from medvl.heads.fitting import Fitted
 from medvl.training.run import Workspace
 
-
-_PHANTOMS = """**Intended use.** Demonstration, tests and teaching of medvl. It was trained on computer-made phantoms, not on patients.
+_PHANTOMS = """**Intended use.** Demonstration, tests and teaching of medvl.
+It was trained on computer-made phantoms, not on patients.
 **Not for** diagnosis, treatment or any decision about a person. On scans of real patients it is expected to answer
 "undecided: out_of_distribution"; any other answer on a real patient has no evidence behind it.
 

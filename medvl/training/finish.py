@@ -16,10 +16,11 @@ from torch import Tensor
 
 from medvl import __version__
 from medvl.evaluation.outliers import Familiarity, fit
-from medvl.heads.answering import Answering, Read, Towers, answering
+from medvl.heads.answering import Answering, Read
 from medvl.heads.fitting import Fitted, Regions, choose_prior, fit_findings
 from medvl.heads.paraphrases import DRAWS
 from medvl.heads.priors import null_answers
+from medvl.heads.ways import Towers, answering
 from medvl.models.bundle import Bundle, seal
 from medvl.models.config import ClipConfig
 from medvl.models.localiser import Localiser

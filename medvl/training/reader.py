@@ -14,7 +14,8 @@ from torch.nn import functional
 
 from medvl.data.phases import fuse
 from medvl.data.targets import KindTargets
-from medvl.heads.answering import Answering, answering
+from medvl.heads.answering import Answering
+from medvl.heads.ways import answering
 from medvl.models.system import System
 from medvl.text.prompts import Finding, FindingList
 from medvl.text.relations import Concepts
