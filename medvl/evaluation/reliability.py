@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logit
 
 from medvl.evaluation.calibration import logistic, pooled
-from medvl.evaluation.intervals import draws, proportion
+from medvl.evaluation.intervals import Clusters, draws, proportion
 from medvl.evaluation.metrics import Array, binary, numbers, weighing
 
 Binning = Literal["filled", "width"]
@@ -50,7 +50,8 @@ def ece_interval(
     """Interval of the expected calibration error, resampling whole patients.
 
     A draw's error is above the sample's as the sample's is above the truth, so percentiles would lie too high twice over. The
-    interval is reflected instead (basic bootstrap: twice the value minus the percentiles), and cut off at zero.
+    interval is reflected instead (basic bootstrap: twice the value minus the percentiles), and reaches down to zero where the
+    value is no larger than when each patient's residuals get a random sign (wild bootstrap of perfect calibration).
 
     Raises:
         ValueError: as for `expected_calibration_error`.
@@ -59,7 +60,18 @@ def ece_interval(
     value = _error(y, p, bins, binning)
     values = draws(lambda rows: _error(y[rows], p[rows], bins, binning), clusters, n=n, seed=seed)
     lower, upper = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return max(2 * value - float(upper), 0.0), max(2 * value - float(lower), 0.0)
+    low = max(2 * value - float(upper), 0.0)
+    if value <= np.quantile(_flipped(y - p, _places(p, bins, binning), Clusters(clusters), n, seed), (1 + level) / 2):
+        low = 0.0
+    return low, max(2 * value - float(lower), low)
+
+
+def _flipped(residual: Array, places: NDArray[np.int64], groups: Clusters, n: int, seed: int) -> Array:
+    """(n,) calibration errors where each patient's residuals together get a random sign."""
+    sums = np.zeros((groups.n, int(places.max()) + 1))
+    np.add.at(sums, (groups.inverse, places), residual)
+    signs = np.random.default_rng(seed).choice((-1.0, 1.0), size=(n, groups.n))
+    return np.asarray(np.abs(signs @ sums).sum(1) / len(residual))
 
 
 def error_by_chance(
@@ -133,8 +145,8 @@ def reliability(
 
         values = draws(frequency, clusters, seed=seed)
         mixed = (hits > 0) & (hits < n)
-        drawn = np.nanquantile(values[:, mixed], [0.025, 0.975], axis=0)
-        low[mixed], high[mixed] = drawn
+        if mixed.any():
+            low[mixed], high[mixed] = np.nanquantile(values[:, mixed], [0.025, 0.975], axis=0)
     return Reliability(np.bincount(inverse, p) / n, hits / n, n, low, high)
 
 
