@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,7 @@ class Case:
     kidneys: Mapping[Side, KidneyFacts]
     row: Mapping[str, Any]
 
+    @cached_property
     def body(self) -> Body:
         """The outline around this patient's kidneys."""
         return body_around(self.geometry, self.labels, self.midline_x_mm, self.row.get("bmi"))
@@ -136,7 +137,7 @@ def painted_crop(cohort: PaintedCohort, case: Case, side: Side, spec: RegionSpec
     size = [int((e + 2 * EDGE_MM) / s) + 1 for e, s in zip(target.extent_mm, scanner.spacing_dhw_mm, strict=True)]
     native = Geometry.centered(target.center_lps, (size[0], size[1], size[2]), scanner.spacing_dhw_mm)
     noise = np.random.default_rng([*which, PHASES.index(phase), _STREAM["noise"]])
-    return to_hu_grid(paint(case.labels, case.geometry, native, scanner, tumour_paint(cohort, case), case.body(), noise), target)
+    return to_hu_grid(paint(case.labels, case.geometry, native, scanner, tumour_paint(cohort, case), case.body, noise), target)
 
 
 def build_painted(

@@ -167,9 +167,15 @@ def _parenchyma(organ: F32, target: Geometry, phase: Phase) -> F32:
     inside = organ > 0.5
     if cortex == medulla or not inside.any():
         return np.full(organ.shape, cortex, np.float32)
-    depth = ndimage.distance_transform_edt(_closed(inside, target), target.spacing_mm)
-    deep = ramp(CORTEX_MM - depth, target.spacing_mm[2])
-    return np.asarray(cortex + deep * (medulla - cortex), dtype=np.float32)
+    reach = [int(np.ceil(SINUS_MM / step)) + 1 for step in target.spacing_mm]
+    box = tuple(
+        slice(max(part.start - r, 0), part.stop + r)
+        for part, r in zip(ndimage.find_objects(inside.astype(np.uint8))[0], reach, strict=True)
+    )
+    depth = ndimage.distance_transform_edt(_closed(inside[box], target), target.spacing_mm)
+    hu = np.full(organ.shape, cortex, np.float32)
+    hu[box] += ramp(CORTEX_MM - depth, target.spacing_mm[2]) * np.float32(medulla - cortex)
+    return hu
 
 
 def _closed(mask: NDArray[np.bool_], target: Geometry) -> NDArray[np.bool_]:
