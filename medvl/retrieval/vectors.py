@@ -22,6 +22,7 @@ from medvl.errors import ConfigError
 
 SEGMENT_ROWS = 1 << 18
 GATHER_BELOW = 0.15
+FEW = 20_000
 SLACK = 2e-6
 SUFFIXES = {"f32": np.dtype("<f4"), "i8": np.dtype("i1"), "step": np.dtype("<f4")}
 Precision = Literal["int8", "float32"]
@@ -154,6 +155,8 @@ class Matrix:
         rest is at most |f| (1 + |e|) + |q| |e| by Cauchy-Schwarz. float32: the rounding of E products and sums is at most
         E 2^-24 / (1 - E 2^-24) times |q| |x| in any order of summation (Higham 2002, section 3.1).
         """
+        if rows is not None and len(rows) < FEW:
+            precision = "float32"  # starting the threads of an 8-bit product would take longer than reading four times the bytes
         steps = self.steps if rows is None else self.steps[rows]
         if precision == "float32":
             products = self._products(torch.from_numpy(query.astype(np.float32))[:, None], rows, masters=True)
@@ -180,13 +183,13 @@ class Matrix:
             if len(wanted) > GATHER_BELOW * len(part):
                 out[ends[s] : ends[s + 1]] = _dots(part, column)[wanted]
             elif len(wanted):
-                out[ends[s] : ends[s + 1]] = _dots(part.index_select(0, torch.from_numpy(wanted)), column)
+                out[ends[s] : ends[s + 1]] = _dots(torch.from_numpy(part.numpy()[wanted]), column)
         return out
 
 
 def _dots(part: torch.Tensor, column: torch.Tensor) -> Float32:
     if part.dtype == torch.int8:
-        return torch._int_mm(part, column)[:, 0].float().numpy()
+        return torch._int_mm(part, column).numpy()[:, 0].astype(np.float32)
     return np.asarray(part.numpy() @ column[:, 0].numpy(), dtype=np.float32)
 
 

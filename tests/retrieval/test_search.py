@@ -41,6 +41,7 @@ def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     """Each way to scan; small indexes would not be scanned otherwise."""
     if request.param != "direct":
         monkeypatch.setattr(module, "DIRECT", -1)
+        monkeypatch.setattr("medvl.retrieval.vectors.FEW", 0)
         if request.param == "int8" and not exact_levels():
             pytest.skip("no exact 8-bit product on this machine")
         return str(request.param)
@@ -82,7 +83,8 @@ def test_search_equals_brute_force_under_any_filter(where: str, field: str, prec
 
 
 @pytest.mark.parametrize("width", [5, 512])
-def test_scan_bounds_hold_and_few_are_scored_in_full(width: int, tmp_path: Path) -> None:
+def test_scan_bounds_hold_and_few_are_scored_in_full(width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("medvl.retrieval.vectors.FEW", 0)
     rng = np.random.default_rng(width)
     given = rng.normal(size=(8000, width)) * np.exp(rng.normal(size=width))
     space = replace(SPACE, width=width)

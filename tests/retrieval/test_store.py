@@ -1,4 +1,4 @@
-"""The index on disk: what goes in comes out, another model is refused, deletion and compaction, readers beside a writer, kills."""
+"""The index on disk: what goes in comes out, strangers are refused, deletion, compaction, readers beside a writer, kills."""
 
 import multiprocessing
 import random
@@ -146,8 +146,8 @@ def test_readers_see_whole_batches_beside_a_writer_that_compacts(tmp_path: Path)
     given, wrong, seen = vectors(100)["image"], [], set()
 
     def read(index: Index) -> None:
-        until = time.monotonic() + 8
-        while time.monotonic() < until and not wrong:
+        until = time.monotonic() + 90
+        while time.monotonic() < until and len(seen) < 12 and not wrong:
             found = search(index, given[4], 5000, where="kind=kidney")
             seen.add(found.n_cases)
             if found.n_cases % 20 or found.hits[0].entry.id != "P2/kidney_left" or len(found.hits) != found.n_cases:
@@ -189,7 +189,7 @@ while True:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_at_any_moment_it_holds_whole_batches(tmp_path: Path) -> None:
-    folder, rng, kills, begun, inside = tmp_path / "i", random.Random(0), 25, 0, 0
+    folder, rng, kills, inside = tmp_path / "i", random.Random(0), 12, 0
     built(folder, 100).close()
     start = 1000
     for _ in range(kills):
@@ -200,7 +200,6 @@ def test_killed_at_any_moment_it_holds_whole_batches(tmp_path: Path) -> None:
         time.sleep(rng.uniform(0, 0.15))
         process.send_signal(signal.SIGKILL)
         told = ["begin", *process.communicate()[0].split()]
-        begun += 1
         inside += told.count("begin") > told.count("done")
         with Index.open(folder) as index:
             assert index.verify() == []

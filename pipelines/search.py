@@ -1,0 +1,96 @@
+"""`medvl search`: cases of an index by free text, or like one of its cases."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medvl.errors import ConfigError
+
+from .built_in import bundle_folder
+from .console import emit_json, err, say, table
+
+if TYPE_CHECKING:
+    from medvl.retrieval.entry import Entry, Found
+    from medvl.retrieval.store import Index
+
+SHOWN = ("age_years", "sex", "phase")
+LINE = 90
+
+
+def run(
+    folder: Path,
+    *,
+    text: str | None = None,
+    bundle: str | None = None,
+    like: str | None = None,
+    asks: str = "image",
+    among: str = "image",
+    where: str = "",
+    k: int = 10,
+    everything: bool = False,
+    show_text: bool = False,
+    as_json: bool = False,
+) -> int:
+    """Exit code 0 after printing the cases, best first; none is an answer too.
+
+    Raises:
+        ConfigError: neither or both of `text` and `like`, no bundle for a text, another model's, or an unknown case or filter.
+    """
+    if (text is None) == (like is None):
+        raise ConfigError("say what to search for: either --text with --bundle, or --like PATIENT/REGION")
+    if text is not None and bundle is None:
+        raise ConfigError("a text is embedded by the model that made the index; name it with --bundle")
+    from medvl.retrieval.search import search, similar
+    from medvl.retrieval.store import Index
+
+    with Index.open(folder) as index:
+        if text is not None and bundle is not None:
+            found = search(index, _embedded(text, bundle, index), k, field=among, where=where)
+        else:
+            options: dict[str, Any] = {"same_patient": everything, "duplicates": everything}
+            found = similar(index, like or "", k, asks=asks, field=among, where=where, **options)
+        name = index.space.model
+    _print(found, name, show_text=show_text, as_json=as_json)
+    return 0
+
+
+def _embedded(text: str, bundle: str, index: Index) -> Any:
+    """(E,) vector of a text by a bundle, which must be the one that made the index."""
+    with err().status("loading the model"):
+        from medvl.inference.predictor import Predictor
+        from medvl.models.bundle import open_bundle
+        from medvl.retrieval.entry import Space
+
+        opened = open_bundle(bundle_folder(bundle))
+        index.space.must_be(Space(opened.name, opened.sha256, opened.contract.hash, index.space.width), "the bundle has")
+        return Predictor(opened).embed_texts([text])[0].double().numpy()
+
+
+def _print(found: Found, model: str, *, show_text: bool, as_json: bool) -> None:
+    counts = {"cases": found.n_cases, "searched": found.n_searched}
+    if as_json:
+        hits = [{"score": hit.score, **_plain(hit.entry, show_text)} for hit in found.hits]
+        emit_json({"model": model, **counts, "hits": hits})
+        return
+    heads = ["score", "patient", "region", *(name.removesuffix("_years") for name in SHOWN), "present"]
+    rows = []
+    for hit in found.hits:
+        present = ", ".join(key for key, value in hit.entry.findings.items() if value == 1)
+        known = ["" if (v := getattr(hit.entry, name)) is None else f"{v:g}" if isinstance(v, float) else v for name in SHOWN]
+        rows.append([hit.score, hit.entry.patient, hit.entry.region, *known, present, *(_first_line(hit.entry, show_text))])
+    table([*heads, *(["report"] if show_text else [])], rows)
+    say(f"{found.n_searched} of {found.n_cases} cases searched, all exactly; scores are cosines of {model}, not probabilities.")
+
+
+def _first_line(entry: Entry, show_text: bool) -> list[str]:
+    line = entry.report.strip().partition("\n")[0]
+    return [line if len(line) <= LINE else f"{line[:LINE].rstrip()} ..."] if show_text else []
+
+
+def _plain(entry: Entry, show_text: bool) -> dict[str, Any]:
+    values = {name: value for name, value in asdict(entry).items() if value not in ("", None, {})}
+    if not show_text:
+        values.pop("report", None)
+    return values
