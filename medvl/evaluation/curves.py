@@ -50,7 +50,7 @@ def _corners(x: Array, y: Array) -> NDArray[np.int64]:
 def calibration_of(
     labels: Labels, probability: Array, patients: NDArray[np.str_], bins: int, draws: int, seed: int
 ) -> dict[str, Any]:
-    """Expected calibration error with interval and what chance alone would give, slope and intercept, and the reliability curve."""
+    """Expected calibration error with its interval and what chance alone gives, slope and intercept, reliability curve."""
     value = expected_calibration_error(labels, probability, bins)
     low, high = ece_interval(labels, probability, patients, bins=bins, n=draws, seed=seed)
     usual, most = error_by_chance(probability, bins, seed=seed)

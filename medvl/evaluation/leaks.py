@@ -1,8 +1,8 @@
 """Has a test case been seen before? The same patient, the same image or nearly so, or nearly the same report, in another split.
 
-Images are compared by pooled features standardised on the other split, so that what all scans of a region share counts for nothing.
-Reports are compared by word five-grams. Five-grams that many patients' reports share are boilerplate: they are taken out first, and a
-report of which little remains cannot be judged. Two identical normal reports are therefore no leak, and are counted apart.
+Images are compared by pooled features standardised on the other split, so what all scans of a region share counts little.
+Reports are compared by word five-grams. Those that many patients' reports share are boilerplate: they are taken out first, and
+a report of which little remains cannot be judged. Two identical normal reports are therefore no leak, and are counted apart.
 
 Source: shingles and resemblance after Broder 1997, computed exactly (no MinHash: rare shingles make the overlap matrix sparse).
 """
@@ -67,7 +67,7 @@ def _other_model(table: Embedded, other: Embedded) -> bool:
 
 
 def near_images(table: Embedded, other: Embedded | None, limit: float) -> dict[str, Any]:
-    """Regions of `table` whose nearest of the same name in `other` (of another patient, where that is the table itself) reach `limit`."""
+    """Regions of `table` whose nearest of the same name in `other` reach `limit`; without `other`, nearest of another patient."""
     pairs: list[dict[str, Any]] = []
     n = compared = same = 0
     nearest: list[float] = []
@@ -140,12 +140,13 @@ def near_reports(mine: Mapping[str, str], theirs: Mapping[str, str] | None, limi
     """Reports of which `text_overlap` of the uncommon five-grams stand in one other report.
 
     Args:
-        mine: report by patient; theirs: of the other split, None to compare `mine` among themselves.
+        mine: report by patient.
+        theirs: of the other split, None to compare `mine` among themselves.
         limits: what counts as the same.
 
     Returns:
-        `n` reports found again, `judged`, `boilerplate` (too little left to be judged), `identical_boilerplate` (of those, how many
-        have a twin word for word: normal reports, no leak) and `examples`.
+        `n` reports found again, `judged`, `boilerplate` (too little left to be judged), `identical_boilerplate` (of those, how
+        many have a twin word for word: normal reports, no leak) and `examples`.
     """
     names = [list(mine), list(mine if theirs is None else theirs)]
     texts = [list(mine.values()), list((mine if theirs is None else theirs).values())]

@@ -35,8 +35,11 @@ class Wanted(_Strict):
 
 
 class Minimum(_Strict):
-    """Below these counts a number is a stated NA: patients of the cohort, present and absent of a finding, deaths (events) of an
-    endpoint, and present or absent of a finding in a subgroup.
+    """Counts below which a number is a stated NA.
+
+    Args:
+        patients: of the cohort; present, absent: of a finding; events: of an endpoint.
+        subgroup: present, and absent, of a finding in a subgroup.
     """
 
     patients: int = Field(20, ge=2)
@@ -47,7 +50,7 @@ class Minimum(_Strict):
 
 
 class ZeroShot(_Strict):
-    """Findings asked without training on them: AUROC, average precision, verdicts at the bundle's thresholds, calibration, decisions.
+    """Findings asked without training on them: ranking, verdicts at the bundle's thresholds, calibration, decisions.
 
     Args:
         labels: ``truth`` known from elsewhere, or what the ``report`` says.
@@ -123,8 +126,12 @@ class Subgroup(_Strict):
 
 
 class LeakLimits(_Strict):
-    """What counts as the same: cosine of standardised image features, share of a report's uncommon phrases found in another, and
-    how many of these a report needs to be judged.
+    """What counts as the same.
+
+    Args:
+        image_cosine: of standardised image features.
+        text_overlap: share of a report's uncommon phrases that stand in another one.
+        text_phrases: how many uncommon phrases a report needs to be judged.
     """
 
     image_cosine: float = Field(0.99, gt=0, le=1)
@@ -140,7 +147,7 @@ class Protocol(_Strict):
         split: of the embedded cohort; another one is refused.
         cohort: what it must be; tasks: what is measured; subgroups: on whom besides everybody.
         minimum: counts below which a number is NA; leaks: what counts as the same case.
-        draws: of the bootstrap over patients; seed: of these draws and of galleries; level: coverage of intervals is 0.95, always.
+        draws: of the bootstrap over patients, for intervals of 95 %; seed: of these draws and of galleries.
     """
 
     name: str

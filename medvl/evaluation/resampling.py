@@ -3,7 +3,7 @@
 Drawing patients with replacement gives each of them a count. A statistic that takes counts as weights has the value it would have
 on the repeated rows, so all draws are computed at once, and statistics of the same draw (two models, many findings) are paired.
 
-Source: Efron & Tibshirani 1993, chapters 6 and 13 (percentile interval); whole patients are drawn, as rows of one are not independent.
+Source: Efron & Tibshirani 1993, chapters 6 and 13 (percentile interval). Whole patients: rows of one are not independent.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def p_value(differences: Array) -> float | None:
 
 
 def estimate(values: Array, digits: int = 4) -> dict[str, Any]:
-    """`value` and `ci` of a statistic (B + 1,) under `Draws.weights`, the cohort's own value first; NA, with why, where undefined."""
+    """`value` and `ci` of a statistic (B + 1,) under `Draws.weights`, the cohort's own first; NA, with why, where undefined."""
     if not np.isfinite(values[0]):
         return missing("not defined on this cohort")
     found = interval(values[1:])
@@ -75,8 +75,9 @@ def missing(why: str) -> dict[str, Any]:
 
 
 def rate(hits: ArrayLike, patients: ArrayLike, draws: Draws) -> dict[str, Any]:
-    """Estimate of the mean of (N,) shares in [0, 1]; where all are 0 or all are 1, draws cannot vary, and the interval is Wilson's
-    over patients instead.
+    """Estimate of the mean of (N,) shares in [0, 1].
+
+    Where all are 0 or all are 1, draws cannot vary, and the interval is Wilson's over patients instead.
     """
     values = np.asarray(hits, dtype=np.float64)
     told = estimate(weighted_mean(values, draws.weights(patients)))

@@ -19,7 +19,8 @@ from medvl.evaluation.task_survival import outcomes
 from medvl.evaluation.tasks import Setting, asked, scored
 
 NOTE = (
-    "Differences are this model minus the second, on regions and patients that both answered. Adjusted p values are Holm's over all "
+    "Differences are this model minus the second, on regions and patients that both answered. Adjusted p values are Holm's "
+    "over all "
     "{n} comparisons of this report: they bound the chance that any of the differences called significant is none. Unadjusted "
     "intervals of single differences do not."
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ def levels(patients: pd.DataFrame, subgroup: Subgroup) -> pd.Series:
     edges = [_text(b) for b in subgroup.bins]
     names = [
         f"below {edges[0]}",
-        *(f"{a} to below {b}" for a, b in zip(edges, edges[1:], strict=False)),
+        *(f"{a} to below {b}" for a, b in pairwise(edges)),
         f"{edges[-1]} and above",
     ]
     place = np.searchsorted(subgroup.bins, values, side="right")

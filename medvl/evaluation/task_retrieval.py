@@ -1,4 +1,4 @@
-"""Scan to report and back, by patient: over regions that both have, in galleries of a stated size, ties at their expected place."""
+"""Scan to report and back, by patient: over shared regions, in galleries of a stated size, ties at their expected place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 
 
 def retrieval(setting: Setting, task: Retrieval) -> dict[str, Any]:
-    """Recall at k, median and mean reciprocal rank both ways, and nDCG by findings that two patients share; with who was left out."""
+    """Recall at k, ranks both ways, and nDCG by findings that two patients share; with who was left out."""
     who, images, texts, excluded = patient_vectors(setting.table)
     told: dict[str, Any] = {"patients": len(who), "excluded": excluded}
     if len(who) < setting.protocol.minimum.patients:

@@ -37,7 +37,7 @@ class Outcomes:
 
 def outcomes(setting: Setting, task: Survival) -> Outcomes:
     """Every patient that has one usable region and a known outcome; the bundle must have a survival model."""
-    table, known = setting.table, setting.table.patients
+    known = setting.table.patients
     time = pd.to_numeric(known[task.time], errors="coerce").to_numpy(dtype=np.float64)
     event = pd.to_numeric(known[task.event].astype(object), errors="coerce").to_numpy(dtype=np.float64)
     risk = _risks(setting.model, setting)
@@ -69,7 +69,7 @@ def _risks(model: Model, setting: Setting) -> Array:
 
 
 def survival(setting: Setting, task: Survival) -> dict[str, Any]:
-    """Concordance beside other risks, curves by risk group, and accuracy at fixed times; NA with its reason below the event count."""
+    """Concordance beside other risks, curves by risk group, accuracy at fixed times; NA with its reason below the event count."""
     model, least = setting.model.survival, setting.protocol.minimum
     told: dict[str, Any] = {"endpoint": task.endpoint}
     if model is None:
@@ -79,7 +79,8 @@ def survival(setting: Setting, task: Survival) -> dict[str, Any]:
     data = outcomes(setting, task)
     told |= {"patients": len(data.time), "events": int(data.event.sum()), "excluded": data.excluded}
     if len(data.time) < least.patients or data.event.sum() < least.events:
-        why = f"{len(data.time)} patients and {int(data.event.sum())} events; at least {least.patients} and {least.events} are needed"
+        why = f"{len(data.time)} patients and {int(data.event.sum())} events"
+        why += f"; at least {least.patients} and {least.events} are needed"
         return told | {"na": why}
     return told | {
         "concordance": _concordances(setting, task, data),

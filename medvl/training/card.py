@@ -20,7 +20,7 @@ _OTHERS = """**Intended use.** Research, on scans like those it was trained on.
 **Data.** {n} training and validation studies from a table that the user gave; labels are read from their reports by rules.
 `reference.safetensors` and `survival.json` hold numbers derived from single patients: guard the bundle as you guard them."""
 _PHANTOM_LIMITS = """Held-out results with confidence intervals: `docs/explanation/demo-model.md`,
-printed by `medvl evaluate --bundle {name}`.
+printed by `medvl evaluate {name}`.
 
 **Limits.** Parametric anatomy, few findings, simple noise, English reports of one generator. No people are represented."""
 _OTHER_LIMITS = (

@@ -88,7 +88,7 @@ def test_wrong_arguments_leave_with_2_and_name_the_culprit(
         ["convert", "missing", "--out", "o"],
         ["infer", "missing", "--bundle", "b", "--out", "o"],
         ["view", "--results", "missing"],
-        ["evaluate", "--bundle", "b", "--data", "missing"],
+        ["evaluate", "b", "--embedded", "missing"],
     ],
 )
 def test_missing_input_stops_before_any_work(
@@ -152,7 +152,7 @@ def test_bundle_without_contract_is_refused(tmp_path: Path, capsys: pytest.Captu
         ["infer", ".", ".", "--bundle", "b", "--out", "o", "--device", "cpu", "--json"],
         ["view", "--results", ".", "--port", "8600", "--no-browser"],
         ["train", "recipe.yaml", "--out", "o", "--set", "optim.lr=1e-4"],
-        ["evaluate", "--bundle", "b", "--data", ".", "--split", "validation", "--out", "o"],
+        ["evaluate", "b", "--embedded", ".", "--against", "c=d", "--training", ".", "--out", "o", "--draws", "200", "--json"],
         ["demo", "--out", "o", "--n", "1", "--no-view"],
     ],
 )

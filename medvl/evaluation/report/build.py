@@ -164,7 +164,8 @@ def _findings(task: Told) -> Iterator[Block]:
     yield Table(
         columns,
         tuple(rows),
-        "Sensitivity and specificity are among regions that got a verdict at the bundle's threshold. ECE: expected calibration error, ten equally filled bins.",
+        "Sensitivity and specificity are among regions that got a verdict at the bundle's threshold. ECE: expected calibration "
+        "error, ten equally filled bins; its interval is corrected for the bias of ECE, so it may lie below the value.",
     )
     left = [f"{f['label']}: {NA}, {f['na']}" for f in found.values() if "na" in f]
     if left:
@@ -181,13 +182,15 @@ def _findings(task: Told) -> Iterator[Block]:
         "roc",
         figures.roc(done),
         "ROC curves, one panel a finding",
-        "ROC curves. The orange point is what the bundle's verdicts reach among regions that got one; it may lie off the curve, which holds all regions.",
+        "ROC curves. The orange point is what the bundle's verdicts reach among regions that got one; it may lie off the "
+        "curve, which holds all regions.",
     )
     yield Picture(
         "reliability",
         figures.reliability(done),
         "Reliability plots, one panel a finding",
-        "Reliability: observed frequency in ten equally filled bins of the calibrated score, with intervals over patients. On the dashed line, scores are probabilities.",
+        "Reliability: observed frequency in ten equally filled bins of the calibrated score, with intervals over patients. On "
+        "the dashed line, scores are probabilities.",
     )
     rows = [
         (
@@ -205,19 +208,22 @@ def _findings(task: Told) -> Iterator[Block]:
     yield Table(
         columns,
         tuple(rows),
-        "Calibration. ECE if calibrated: what chance alone gives a perfectly calibrated model with as many regions. Slope 1 and in the large 0 are right; a slope below 1 means scores are too extreme.",
+        "Calibration. ECE if calibrated: what chance alone gives a perfectly calibrated model with as many regions. Slope 1 "
+        "and in the large 0 are right; a slope below 1 means scores are too extreme.",
     )
     yield Picture(
         "decision",
         figures.decision(done),
         "Decision curves, one panel a finding",
-        "Decision curves: net benefit for whoever would act from a given probability on. They hold for the prevalence of this cohort.",
+        "Decision curves: net benefit for whoever would act from a given probability on. They hold for the prevalence of this "
+        "cohort.",
     )
     yield Picture(
         "risk-coverage",
         figures.risk_coverage(done),
         "Risk-coverage curves, one panel a finding",
-        "Errors among the most certain answers. A curve that rises to the right means that leaving doubtful regions undecided pays.",
+        "Errors among the most certain answers. A curve that rises to the right means that leaving doubtful regions undecided "
+        "pays.",
     )
 
 
@@ -289,7 +295,8 @@ def _pointing(task: Told, labels: Told) -> Iterator[Block]:
 def limits(told: Told) -> list[str]:
     """What the numbers do not say."""
     out = [
-        "Intervals hold for other patients from where these came from; they say nothing of other hospitals, scanners or countries."
+        "Intervals hold for other patients from where these came from; they say nothing of other hospitals, scanners or "
+        "countries."
     ]
     if "phantom" in str(told["source"].get("cohort", "")):
         out.insert(0, "The cohort is of computer-made phantoms. Nothing here says anything about patients.")
@@ -297,7 +304,8 @@ def limits(told: Told) -> list[str]:
     if zero and zero["labels"] == "report":
         out.append("Labels come from reports: what a report leaves out is not counted, and errors of the rules that read it are.")
     out += [
-        "Regions that the model could not read are left out of every score. The table of exclusions says how many, and how many of them held the finding.",
+        "Regions that the model could not read are left out of every score. The table of exclusions says how many, and how "
+        "many of them held the finding.",
         "Many numbers stand side by side. A single one that looks best or worst among them may do so by chance.",
         "Predictive values and decision curves hold for the share of present regions in this cohort.",
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from medvl.evaluation.report.document import readable, span
+from medvl.evaluation.report.document import p_text, readable, span
 from medvl.evaluation.report.style import BLUE, GREEN, GREY, LIGHT, ORANGE, WIDTH, forest, grid_of, styled
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def difference_forest(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     """Paired differences to the second model with intervals; None where there are none."""
     found = [r for r in rows if r.get("difference", {}).get("value") is not None]
     lines = [
-        _row(f"{readable(r['what'])} ({r['metric']})", r["difference"], f"{span(r['difference'])}   p = {r['p_adjusted']:.3f}")
+        _row(f"{readable(r['what'])} ({r['metric']})", r["difference"], f"{span(r['difference'])}   p {p_text(r['p_adjusted'])}")
         for r in found
     ]
     return _forest(lines, "this model minus the second [95 % CI]   adjusted p", 0.0) if lines else None
@@ -176,11 +176,12 @@ def kaplan_meier(told: Mapping[str, Any]) -> Figure:
             years = np.array(c["days"]) / 365.25
             label = f"{c['group']} predicted risk: {c['patients']} patients, {c['events']} events"
             axes.step(years, c["survival"], where="post", color=GROUP_COLOURS[c["group"]], label=label)
+            axes.plot(years[-1], c["survival"][-1], "|", color=GROUP_COLOURS[c["group"]], markersize=7)
         axes.set_ylim(0, 1.03)
         axes.set_xlim(left=0)
         axes.set_xlabel("years from the scan")
         axes.set_ylabel("survival")
-        axes.legend(loc="lower left")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=1)
         return figure
 
 

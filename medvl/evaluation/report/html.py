@@ -14,16 +14,16 @@ from medvl.files import replace_text
 
 STYLE = """
 :root { color-scheme: light; }
-body { font: 16px/1.5 Georgia, 'Times New Roman', serif; color: #222; background: #fff; margin: 0 auto; padding: 2rem 1.25rem 4rem;
-  max-width: 62rem; }
+body { font: 16px/1.5 Georgia, 'Times New Roman', serif; color: #222; background: #fff; max-width: 62rem; margin: 0 auto;
+  padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .3rem; }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .6rem; padding-top: .5rem; border-top: 1px solid #ccc; }
 .lead { margin: 0 0 1rem; color: #8a3b00; font-weight: bold; }
 nav { font: .85rem/1.7 system-ui, sans-serif; color: #767676; }
 nav a { color: #0072b2; text-decoration: none; margin-right: 1rem; white-space: nowrap; }
-.scroll { overflow-x: auto; margin: 1.2rem 0; }
+.scroll { overflow-x: auto; margin: 0 0 1.4rem; }
 table { border-collapse: collapse; font: .8rem/1.4 system-ui, sans-serif; font-variant-numeric: tabular-nums; }
-caption { caption-side: top; text-align: left; padding: 0 0 .4rem; color: #444; max-width: 60rem; }
+.caption { font: .8rem/1.45 system-ui, sans-serif; margin: 1.4rem 0 .4rem; color: #444; max-width: 60rem; }
 th, td { padding: .22rem .8rem .22rem 0; text-align: right; vertical-align: top; white-space: nowrap; }
 th { border-top: 1.5px solid #222; border-bottom: 1px solid #222; font-weight: 600; white-space: normal; vertical-align: bottom; }
 tbody tr:last-child td { border-bottom: 1.5px solid #222; }
@@ -88,4 +88,6 @@ def _table(table: Table) -> str:
 
     body = "".join(f"<tr>{cells('td', row)}</tr>" for row in table.rows)
     head = f"<thead><tr>{cells('th', table.columns)}</tr></thead>"
-    return f'<div class="scroll"><table><caption>{escape(table.caption)}</caption>{head}<tbody>{body}</tbody></table></div>'
+    caption = escape(table.caption)
+    whole = f'<table aria-label="{caption}">{head}<tbody>{body}</tbody></table>'
+    return f'<p class="caption">{caption}</p>\n<div class="scroll">{whole}</div>'

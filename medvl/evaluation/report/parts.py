@@ -44,7 +44,10 @@ def survival_section(task: Told) -> Section:
         for days, at in task["at"].items()
         if isinstance(at, Mapping)
     ]
-    caption = f"Accuracy at fixed times. Integrated Brier score: {number(task['at'].get('integrated_brier'))}. Weights for censoring are from this cohort."
+    caption = (
+        f"Accuracy at fixed times. Integrated Brier score: {number(task['at'].get('integrated_brier'))}. Weights for "
+        f"censoring are from this cohort."
+    )
     blocks.append(Table(("years", "AUC", "Brier score", "note"), tuple(rows), caption))
     return Section(title, tuple(blocks))
 
@@ -60,7 +63,8 @@ def subgroup_section(told: Told, labels: Told) -> Section:
     if picture is not None:
         caption = (
             "Mean AUROC by group. Within a column, every group is averaged over the same findings: those with enough present and "
-            "absent regions in all its groups. Means of different columns are over different findings. Dashed: all patients, all findings."
+            "absent regions in all its groups. Means of different columns are over different findings. Dashed: all patients, "
+            "all findings."
         )
         blocks.append(Picture("subgroups", picture, "Mean AUROC of each subgroup", caption))
     rows = []
@@ -131,7 +135,10 @@ def comparison_section(told: Told, labels: Told) -> Section:
             )
     columns = ("what", "metric", "n", "this model", "second", "difference", "p", "adjusted p", "test")
     shared = told["regions"]
-    caption = f"Second model: {told['second']['name']}, SHA-256 {told['second']['sha256'][:16]}. {shared['shared']} regions shared; {shared['only_first']} only of this model, {shared['only_second']} only of the second."
+    caption = (
+        f"Second model: {told['second']['name']}, SHA-256 {told['second']['sha256'][:16]}. {shared['shared']} regions "
+        f"shared; {shared['only_first']} only of this model, {shared['only_second']} only of the second."
+    )
     blocks += [Table(columns, tuple(cells), caption, n_left=2), paragraph(told["note"])]
     return Section("Beside a second model", tuple(blocks))
 
@@ -164,8 +171,10 @@ def leak_section(told: Told) -> Section:
         "of these, identical",
     )
     caption = (
-        f"Images are alike from a cosine of {limits['image_cosine']:g} of standardised features; reports, where {100 * limits['text_overlap']:.0f} % of "
-        f"the uncommon five-word phrases of one stand in another. Phrases that more than 1 % of patients share are boilerplate: a report with fewer than "
+        f"Images are alike from a cosine of {limits['image_cosine']:g} of standardised features; reports, where "
+        f"{100 * limits['text_overlap']:.0f} % of "
+        f"the uncommon five-word phrases of one stand in another. Phrases that more than 1 % of patients share are "
+        f"boilerplate: a report with fewer than "
         f"{limits['text_phrases']} other phrases is not judged, so two identical normal reports are no leak."
     )
     blocks: list[Block] = [Table(columns, tuple(rows), caption)]

@@ -99,5 +99,7 @@ def _saved(figure: Figure, kind: str, **options: Any) -> bytes:
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     with styled():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # laid out once, so that every file of it is the same
         figure.savefig(buffer, format=kind, facecolor="white", bbox_inches="tight", pad_inches=0.06, **options)
     return buffer.getvalue()

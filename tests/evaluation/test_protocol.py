@@ -1,0 +1,237 @@
+"""A protocol is data with a hash; what it finds is right, complete and made without test labels."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from lifelines.utils import concordance_index
+from pretend import ENDPOINT, PROTOCOL, cohort, model
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from medvl.errors import ConfigError
+from medvl.evaluation.embedded import Embedded
+from medvl.evaluation.intervals import bootstrap
+from medvl.evaluation.metrics import auroc, auroc_of
+from medvl.evaluation.protocol import load_protocol
+from medvl.evaluation.resampling import Draws, interval, weighted_concordance
+from medvl.evaluation.results import Beside, Subject, evaluate
+from medvl.evaluation.task_retrieval import galleries
+
+BUILT_IN = sorted((Path(__file__).parents[2] / "configs" / "protocols").glob("*.yaml"))
+
+
+def told(table: Embedded, **changes: Any) -> dict[str, Any]:
+    return evaluate(load_protocol(PROTOCOL, changes), Subject(model(), table))
+
+
+@pytest.fixture(scope="module")
+def first() -> dict[str, Any]:
+    return told(cohort())
+
+
+@pytest.mark.parametrize("path", BUILT_IN, ids=lambda p: p.stem)
+def test_built_in_protocols_load(path: Path) -> None:
+    assert load_protocol(path).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"drawz": 100}, "unknown key drawz; did you mean draws?"),
+        ({"minimum": {"event": 3}}, "unknown key minimum.event; did you mean events?"),
+        ({"tasks": [{"type": "retrieval", "galery": 9}]}, "galery; did you mean gallery?"),
+        ({"tasks": [{"type": "zeroshot", "labels": "truth"}]}, "no task of type zeroshot; did you mean zero_shot?"),
+        ({"tasks": []}, "tasks"),
+        ({"tasks": [{"type": "grounding"}, {"type": "grounding"}]}, "grounding stands twice"),
+        ({"subgroups": [{"column": "age", "bins": [70, 50]}]}, "bins must rise"),
+        ({"draws": 5}, "draws"),
+    ],
+)
+def test_what_is_wrong_in_a_protocol_is_named(change: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says.replace("?", r"\?")):
+        load_protocol(PROTOCOL, change)
+
+
+def test_hash_is_of_what_is_asked() -> None:
+    one = load_protocol(PROTOCOL)
+    assert load_protocol(dict(reversed(PROTOCOL.items())), {"name": "x", "summary": "y"}).hash == one.hash
+    assert load_protocol(PROTOCOL, {"draws": 300}).hash != one.hash
+
+
+def test_hash_of_labels_sees_labels_only(first: dict[str, Any]) -> None:
+    table = cohort()
+    turned = table.take(np.arange(len(table))[::-1])
+    assert told(turned)["hashes"] == first["hashes"]
+    assert told(replace(table, margins=table.margins + 1))["hashes"] == first["hashes"]
+    truth = table.truth.copy()
+    truth[0, 0] = 1 - abs(truth[0, 0])
+    assert told(replace(table, truth=truth))["hashes"]["labels"] != first["hashes"]["labels"]
+
+
+def test_findings_agree_with_scikit_learn(first: dict[str, Any]) -> None:
+    table = cohort()
+    for j, key in enumerate(table.findings):
+        use = (table.rows["reason"] == "").to_numpy() & (table.truth[:, j] >= 0)
+        y, s = table.truth[use, j], table.margins[use, j]
+        found = first["tasks"]["zero_shot"]["findings"][key]
+        assert found["auroc"]["value"] == pytest.approx(roc_auc_score(y, s), abs=1e-4)
+        assert found["average_precision"]["value"] == pytest.approx(average_precision_score(y, s), abs=1e-4)
+        p = 1 / (1 + np.exp(-s.astype(np.float64)))
+        decided = (p <= 0.45) | (p >= 0.55)
+        assert found["sensitivity"]["value"] == pytest.approx((p[decided & (y == 1)] >= 0.5).mean(), abs=1e-4)
+        assert found["specificity"]["value"] == pytest.approx((p[decided & (y == 0)] < 0.5).mean(), abs=1e-4)
+        assert found["undecided"]["value"] == pytest.approx(1 - decided.mean(), abs=1e-4)
+        low, high = found["auroc"]["ci"]
+        assert low < found["auroc"]["value"] < high
+
+
+def test_every_region_is_measured_or_listed(first: dict[str, Any]) -> None:
+    table = cohort()
+    for j, key in enumerate(table.findings):
+        found = first["tasks"]["zero_shot"]["findings"][key]
+        assert found["n"] + sum(e["n"] for e in found["excluded"]) == found["eligible"] == len(table)
+        gone = {e["reason"]: e["n"] for e in found["excluded"]}
+        assert gone["unanswered"] == (table.truth[:, j] < 0).sum()
+        known = table.truth[:, j] >= 0
+        assert gone["region_incomplete"] == ((table.rows["reason"] == "region_incomplete") & known).sum()
+    kidney = first["cohort"]["kinds"]["kidney"]
+    assert kidney["read"] + sum(kidney["not_read"].values()) == kidney["regions"] == 160
+
+
+def test_no_threshold_and_no_verdict_depends_on_test_labels(first: dict[str, Any]) -> None:
+    table, rng = cohort(), np.random.default_rng(5)
+    known = table.truth >= 0
+    shuffled, said = table.truth.copy(), table.said.copy()
+    for j in range(shuffled.shape[1]):
+        shuffled[known[:, j], j] = rng.permutation(shuffled[known[:, j], j])
+        said[:, j] = rng.permutation(said[:, j])
+    patients = table.patients.copy()
+    patients[["time_days", "event"]] = patients[["time_days", "event"]].sample(frac=1, random_state=1).to_numpy()
+    patients["event"] = patients["event"].astype(bool)
+    again = told(replace(table, truth=shuffled, said=said, patients=patients))
+    for key, before in first["tasks"]["zero_shot"]["findings"].items():
+        after = again["tasks"]["zero_shot"]["findings"][key]
+        for name in ("operating_point", "verdicts", "verdicts_sha256"):
+            assert after[name] == before[name]
+        assert abs(after["auroc"]["value"] - 0.5) < abs(before["auroc"]["value"] - 0.5)
+    groups = [r["tasks"]["survival"]["groups"] for r in (first, again)]
+    assert groups[0]["cuts"] == groups[1]["cuts"]
+    assert [c["patients"] for c in groups[0]["curves"]] == [c["patients"] for c in groups[1]["curves"]]
+    assert again["hashes"]["labels"] != first["hashes"]["labels"]
+
+
+def test_weighted_draws_are_repeated_rows() -> None:
+    rng = np.random.default_rng(3)
+    who = np.repeat([f"P{i}" for i in range(30)], 2)
+    y, s = (rng.random(60) < 0.4).astype(int), rng.normal(size=60).round(1)
+    draws = Draws(who, 40, 1)
+    weights = draws.weights(who)
+    time, event = rng.integers(1, 9, 60).astype(float), rng.random(60) < 0.7
+    areas, cs = auroc_of(y, s).of(weights), weighted_concordance(time, event, s, weights)
+    for b in (0, 1, 17, 40):
+        rows = np.repeat(np.arange(60), weights[b].astype(int))
+        assert areas[b] == pytest.approx(auroc(y[rows], s[rows]))
+        assert cs[b] == pytest.approx(concordance_index(time[rows], -s[rows], event[rows]), abs=1e-12)
+    ours, theirs = interval(auroc_of(y, s).of(Draws(who, 4000).weights(who))[1:]), bootstrap(auroc_of(y, s), who, n=4000)
+    assert ours == pytest.approx(theirs, abs=0.015)
+
+
+def test_survival_agrees_with_lifelines(first: dict[str, Any]) -> None:
+    table, head = cohort(), model().survival
+    assert head is not None
+    known = table.patients
+    risk = [
+        head.risk({p.at[i, "region"]: table.embedding[i] for i in p.index if table.usable[i]}, None)
+        for _, p in table.rows.groupby("patient_id")
+    ]
+    found = first["tasks"]["survival"]
+    assert found["concordance"]["model"]["value"] == pytest.approx(
+        concordance_index(known["time_days"], -np.array(risk), known["event"]), abs=1e-4
+    )
+    assert found["endpoint"] == ENDPOINT
+    assert sum(c["patients"] for c in found["groups"]["curves"]) == found["patients"] == 80
+
+
+def test_everybody_asks_once_in_a_full_gallery() -> None:
+    found = galleries(53, 20, 0)
+    assert [len(set(members.tolist())) for members, _ in found] == [20, 20, 20]
+    asked = np.concatenate([members[asking] for members, asking in found])
+    assert sorted(asked.tolist()) == list(range(53))
+
+
+def test_what_cannot_be_measured_is_na_with_its_reason() -> None:
+    table = cohort()
+    truth = table.truth.copy()
+    truth[:, 0] = np.where(truth[:, 0] == 1, 0, truth[:, 0])
+    patients = table.patients.assign(event=False)
+    silent = np.full_like(table.report_embedding, np.nan)
+    bare = replace(table, truth=truth, patients=patients, evidence=None, report_embedding=silent)
+    found = told(bare)
+    tasks = found["tasks"]
+    assert tasks["zero_shot"]["findings"]["mass"]["na"].startswith("0 present")
+    assert tasks["zero_shot"]["mean_auroc"]["findings"] == 1
+    assert tasks["survival"]["na"] == "80 patients and 0 events; at least 20 and 10 are needed"
+    assert tasks["retrieval"]["na"].startswith("0 patients")
+    assert tasks["retrieval"]["excluded"] == [{"reason": "no_report", "patients": 80}]
+    assert "compared no maps" in tasks["grounding"]["na"]
+    assert len([w for w in found["warnings"] if "not measured" in w]) == 3
+    json.dumps(found, allow_nan=False)
+
+
+def test_all_answers_right_has_no_interval_of_no_width() -> None:
+    table = cohort(40)
+    sure = replace(table, margins=np.where(table.truth == 1, 4, -4).astype(np.float32))
+    found = told(sure)["tasks"]["zero_shot"]["findings"]["mass"]["sensitivity"]
+    assert found["value"] == 1
+    assert found["ci"][0] < 0.9
+    assert "Wilson" in found["note"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"split": "validation"}, "is for split test; this embedded cohort is of validation"),
+        ({"model_sha256": "other"}, "embedded by pretend"),
+    ],
+)
+def test_a_cohort_that_does_not_fit_is_refused(change: dict[str, str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        told(cohort(30, **change))
+
+
+def test_wanted_way_and_columns_are_checked() -> None:
+    with pytest.raises(ConfigError, match="wants crops; this cohort was embedded from scans"):
+        told(cohort(30), cohort={"way": "crops"})
+    with pytest.raises(ConfigError, match="needs grade of each patient; the cohort tells sex, age_years"):
+        told(cohort(30), cohort={"columns": ["grade"]})
+
+
+def test_an_empty_cohort_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is empty"):
+        told(cohort(4).take(np.zeros(8, dtype=bool)))
+
+
+def test_a_bundle_without_survival_says_so() -> None:
+    found = evaluate(load_protocol(PROTOCOL), Subject(model(survival=False), cohort(40)))
+    assert found["tasks"]["survival"]["na"] == "bundle pretend has no survival model"
+
+
+def test_a_second_model_is_compared_on_shared_regions() -> None:
+    table = cohort()
+    worse = cohort(skill=0.3, model_sha256="sha of b").take(np.arange(150))
+    found = evaluate(load_protocol(PROTOCOL), Subject(model(), table), Beside(Subject(model("b"), worse)))["comparison"]
+    assert found["regions"] == {"shared": 150, "only_first": 10, "only_second": 0}
+    rows = {row["what"]: row for row in found["rows"]}
+    assert rows["mass"]["difference"]["value"] == pytest.approx(rows["mass"]["first"] - rows["mass"]["second"], abs=2e-4)
+    assert rows["mass"]["p_adjusted"] >= rows["mass"]["p"]
+    assert "DeLong" in rows["mass"]["method"]
+    assert rows[ENDPOINT]["difference"]["value"] == 0
+    assert rows[ENDPOINT]["p"] == 1
+    other = replace(worse, truth=np.where(worse.truth >= 0, 1 - worse.truth, worse.truth).astype(np.int8))
+    with pytest.raises(ConfigError, match="labels of mass differ"):
+        evaluate(load_protocol(PROTOCOL), Subject(model(), table), Beside(Subject(model("b"), other)))
