@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch.nn import functional
 
-from medvl.data.cohort import Cohort, PhantomCohort, build_phantom
+from medvl.data.cohort import Cohort, PhantomCohort, build_phantom, open_cohort
 from medvl.evaluation.factuality import Factuality, factuality
 from medvl.evaluation.text_overlap import overlap
 from medvl.heads.draft_compose import captioned_draft, grounded_draft
@@ -49,8 +49,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--built", type=int, nargs=3, default=[6000, 500, 300], help="patients in each cohort folder")
     parser.add_argument("--used", type=int, nargs=3, default=[4000, 300, 300], help="patients used of train, validation, test")
     parser.add_argument("--grid", type=int, default=4, help="image tokens a side")
-    parser.add_argument("--seconds", type=float, default=340, help="CPU time of the captioner's training")
+    parser.add_argument("--seconds", type=float, default=200, help="CPU time of the captioner's training")
     parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
@@ -68,7 +70,10 @@ def read(options: argparse.Namespace, predictor: Predictor) -> tuple[dict[str, C
     """Cohorts and their tokens."""
     cohorts, caches = {}, {}
     for (name, start), built, used in zip(STARTS.items(), options.built, options.used, strict=True):
-        whole = build_phantom(options.out, PhantomCohort(SEED, start, built), predictor.contract)
+        wanted = PhantomCohort(SEED, start, built)
+        place = options.out / wanted.key(predictor.contract)
+        there = (place / "cohort.json").exists()
+        whole = open_cohort(place) if there else build_phantom(options.out, wanted, predictor.contract)
         cohorts[name] = replace(whole, hu=whole.hu[:used], covered=whole.covered[:used], cases=whole.cases[:used])
         caches[name] = cache_tokens(
             predictor.clip, cohorts[name], predictor.contract, predictor.kinds, options.out / "tokens", grid=options.grid
@@ -84,7 +89,8 @@ def captioner(
     if (options.out / "captioner" / "captioner.json").exists():
         return
     tokenizer = predictor.clip.text.tokenizer
-    config = shapes(caches["train"], predictor.contract.names, tokenizer)
+    size = {"width": options.width, "layers": options.layers, "feed": 3 * options.width}
+    config = shapes(caches["train"], predictor.contract.names, tokenizer, **size)
     train, held = (captions(caches[name], cohorts[name], tokenizer, config.max_length) for name in ("train", "validation"))
     how = CaptionTraining(steps=options.steps, learning_rate=options.learning_rate, seconds=options.seconds)
 

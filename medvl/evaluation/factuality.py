@@ -214,7 +214,7 @@ def f1(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def resamples(n: int, draws: int, seed: int) -> NDArray[np.int64]:
-    """(draws, n) patients drawn with replacement, the same as `medvl.evaluation.metrics.bootstrap` draws."""
+    """(draws, n) patients drawn with replacement."""
     rng = np.random.default_rng(seed)
     return np.stack([rng.integers(n, size=n) for _ in range(draws)])
 

@@ -10,6 +10,7 @@ from medvl.heads.draft_library import ReportLibrary, Taken, states_exactly
 from medvl.heads.draft_statements import Stated, linked, ontology_for, parents_of, phrases_of, statements_of
 from medvl.heads.drafts import DraftSentence, Verdict, title
 from medvl.text.ontology import Ontology
+from medvl.text.scope import ABSENT
 
 NEIGHBOURS = 50
 
@@ -79,8 +80,7 @@ def _region(region: str, own: Mapping[str, Verdict], taken: Sequence[Taken]) -> 
                 out.append(linked(first, region, "template", own))
             out += [linked(stated, region, "template", own) for stated in rest]
     absent = [v for key, v in own.items() if v.verdict == "absent" and key not in parents]
-    if absent:
-        out.append(_absent(absent, region, ontology, own))
+    out += [linked(stated, region, "template", own) for stated in _absent(absent, region, ontology)]
     phrases = phrases_of(ontology) | {key: v.label[0].lower() + v.label[1:] for key, v in own.items() if key in parents}
     for key, verdict in own.items():
         parent = own.get(parents.get(key, ""))
@@ -119,11 +119,15 @@ def _present(
     return first, [_read(f"There is {phrase}{_at(region)} {', '.join(unsaid)}.", ontology)]
 
 
-def _absent(absent: Sequence[Verdict], region: str, ontology: Ontology, own: Mapping[str, Verdict]) -> DraftSentence:
+def _absent(absent: Sequence[Verdict], region: str, ontology: Ontology) -> list[Stated]:
+    """One sentence that denies all of them, or one each where our own reader would miss a part of the list."""
     phrases = phrases_of(ontology)
     named = [_bare(phrases.get(v.attribute, v.label)) for v in absent]
-    listed = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} or {named[-1]}"
-    return linked(_read(f"No {listed}{_at(region)}.", ontology), region, "template", own)
+    listed = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} or {named[-1]}" if named else ""
+    together = _read(f"No {listed}{_at(region)}.", ontology)
+    if dict(together.status) == dict.fromkeys((v.attribute for v in absent), ABSENT):
+        return [together] if absent else []
+    return [_read(f"No {name}{_at(region)}.", ontology) for name in named]
 
 
 def _bare(phrase: str) -> str:

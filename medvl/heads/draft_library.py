@@ -19,11 +19,14 @@ from medvl.text.scope import PRESENT
 from medvl.text.visible import visible_sentences
 
 SIZE_MARK = "[size to be measured]"
-_UNVERIFIED = re.compile(  # counts, sizes in words, comparisons, interpretations: nothing that a verdict of present bears out
-    r"\d|\b(?:two|three|four|five|several|multiple|few|numerous|pair|small|large|tiny|huge|bulky|giant|sub-?centimet\w+"
-    r"|new|newly|unchanged|stable|again|known|increas\w+|decreas\w+|enlarging|grow\w*|previous\w*|prior|former\w*"
-    r"|suspicious|malignan\w+|benign|likely|probabl\w+|(?:consistent|compatible|in keeping) with|suggest\w*|carcinoma\w*)\b",
-    re.IGNORECASE,
+_UNVERIFIED = (
+    re.compile(  # counts, sizes in words, comparisons, interpretations, advice: nothing that a verdict of present bears out
+        r"\d|\b(?:two|three|four|five|several|multiple|few|numerous|pair|small|large|tiny|huge|bulky|giant|sub-?centimet\w+"
+        r"|new|newly|unchanged|stable|again|known|increas\w+|decreas\w+|enlarging|grow\w*|previous\w*|prior|former\w*"
+        r"|suspicious|malignan\w+|benign|likely|probabl\w+|(?:consistent|compatible|in keeping) with|suggest\w*|carcinoma\w*"
+        r"|follow-?\s?up|recommend\w*|advi[sc]\w*|need\w*|require\w*|correlat\w*|biops\w*|consider\w*)\b",
+        re.IGNORECASE,
+    )
 )
 
 
