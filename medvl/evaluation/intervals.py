@@ -82,7 +82,7 @@ class Clusters:
         """(G,) values without one patient each."""
         everyone = np.arange(self.n)
         step = max(1, BLOCK // self.n_rows)
-        out = []
+        out: list[Any] = []
         for start in range(0, self.n, step):
             out += self.values(statistic, [np.delete(everyone, g) for g in everyone[start : start + step]])
         return np.array(out, dtype=np.float64)

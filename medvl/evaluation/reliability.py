@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -234,9 +233,8 @@ def _places(p: Array, bins: int, binning: Binning) -> NDArray[np.int64]:
     sizes = np.full(k, len(p) // k) + (np.arange(k) < len(p) % k)
     ranked = np.sort(p)
     middle = (np.searchsorted(ranked, p, "left") + np.searchsorted(ranked, p, "right") - 1) // 2
-    return np.repeat(np.arange(k), sizes)[middle]
+    return np.asarray(np.repeat(np.arange(k), sizes)[middle])
 
 
 def _error(y: Array, p: Array, bins: int, binning: Binning) -> float:
-    gap: Callable[[Array], Array] = partial(np.bincount, _places(p, bins, binning))
-    return float(np.abs(gap(y - p)).sum() / len(p))
+    return float(np.abs(np.bincount(_places(p, bins, binning), y - p)).sum() / len(p))
