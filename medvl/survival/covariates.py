@@ -86,7 +86,8 @@ class Covariates:
         Raises:
             ConfigError: a column is not there, or a numeric one holds text.
         """
-        lost = [c.name for c in (*self.numeric, *self.categorical) if c.name not in table]
+        names = [c.name for c in self.numeric] + [c.name for c in self.categorical]
+        lost = [name for name in names if name not in table]
         if lost:
             raise ConfigError(f"no covariates {lost} in a table of {sorted(map(str, table.columns))}")
         columns: list[Array] = []

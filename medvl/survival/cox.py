@@ -82,10 +82,10 @@ class CoxFit:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> CoxFit:
         """From `to_json`."""
-        arrays = {k: np.array(values[k], dtype=np.float64) for k in ("coefficients", "center", "penalty", "standard_errors")}
-        rest = {k: values[k] for k in ("log_likelihood", "ties", "n", "n_events")}
+        rest: dict[str, Any] = {k: values[k] for k in ("log_likelihood", "ties", "n", "n_events")}
+        rest |= {k: np.array(values[k], dtype=np.float64) for k in ("coefficients", "center", "penalty", "standard_errors")}
         baselines = {k: Baseline.from_json(b) for k, b in values["baselines"].items()}
-        return cls(**arrays, baselines=baselines, constant=tuple(values["constant"]), **rest)
+        return cls(baselines=baselines, constant=tuple(values["constant"]), **rest)
 
 
 def fit_cox(
@@ -118,7 +118,7 @@ def fit_cox(
     data = prepare(x, time, event, strata, weights, ties)
     ridge = np.broadcast_to(np.asarray(penalty, dtype=np.float64), (data.x.shape[1],)).copy()
     if not (np.isfinite(ridge).all() and (ridge >= 0).all()):
-        raise ConfigError(f"a penalty must be 0 or more, found {penalty}")
+        raise ConfigError(f"a penalty must be 0 or more, found {ridge.min()}")
     varies = data.scale > 0
     # Newton runs on standardised columns, for conditioning; the penalty keeps acting on the scale it was given for.
     rows = data.x[:, varies] / data.scale[varies]
@@ -160,7 +160,7 @@ def _newton(parts: list[Stratum], ridge: Array, columns: NDArray[np.int64]) -> t
             _refuse_combinations(curvature, columns)
         if float(step @ curvature @ step) < FLAT * float(step @ first @ step) and float(step @ step) > 0.01:
             raise ConfigError(_without_end(step, columns))
-        step = np.linalg.lstsq(curvature, gradient, rcond=1e-14)[0]
+        step = np.asarray(np.linalg.lstsq(curvature, gradient, rcond=1e-14)[0], dtype=np.float64)
         if np.abs(step).max() < 1e-9 * (1 + np.abs(beta).max()):
             return beta + step, curvature
         length, there = 1.0, value(beta + step)

@@ -49,7 +49,8 @@ class DiscreteFit:
 
     def log_hazard(self, x: ArrayLike) -> Array:
         """(N,) log cumulative hazard by the last edge, less that of the training mean; higher is worse."""
-        return np.log(-self.log_survival(x)[:, -1]) - float(np.log(-self.log_survival(self.center[None])[0, -1]))
+        mean = float(np.log(-self.log_survival(self.center[None])[0, -1]))
+        return np.asarray(np.log(-self.log_survival(x)[:, -1]) - mean)
 
     def survival(self, x: ArrayLike, times: ArrayLike) -> Array:
         """(N, T) probability of no event by each of T times; within an interval the hazard is constant, after the last edge 0.
@@ -62,7 +63,7 @@ class DiscreteFit:
             late = asked[~(asked <= self.follow_up)][0]
             raise ConfigError(f"survival at {late:g} is not known: training patients were followed to {self.follow_up:g} at most")
         edges = self.log_survival(x)
-        return np.exp(np.array([np.interp(asked, self.cuts, row) for row in edges]).reshape(len(edges), -1))
+        return np.asarray(np.exp(np.array([np.interp(asked, self.cuts, row) for row in edges]).reshape(len(edges), -1)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""

@@ -52,7 +52,7 @@ class Stratum:
         moments = self.time[self.deaths]
         steps = self.mean / compared * np.exp(-top)
         times, index = np.unique(moments, return_inverse=True)
-        total = np.cumsum(np.bincount(index, steps, len(times)))
+        total = np.cumsum(np.bincount(index, steps, len(times)), dtype=np.float64)
         return Baseline(times, total, float(self.time.max()))
 
 

@@ -89,6 +89,7 @@ def choose_penalty(
     """
     rows, (t, e) = np.asarray(x, dtype=np.float64), checked(time, event)
     factor = np.asarray(scales, dtype=np.float64)
+    parts: list[tuple[NDArray[np.bool_], tuple[ArrayLike, ArrayLike, ArrayLike] | None]]
     if validation is None:
         fold = event_folds(e, n_folds, seed)
         parts = [(fold != k, None) for k in range(n_folds)]

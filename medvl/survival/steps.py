@@ -111,4 +111,4 @@ def kaplan_meier(time: ArrayLike, event: ArrayLike, *, censoring: bool = False) 
     base = at_risk - events if censoring else at_risk
     drop = np.where(lost > 0, 1 - lost / np.maximum(base, 1), 1.0)
     change = lost > 0
-    return KaplanMeier(moments[change], np.cumprod(drop)[change], float(t.max()))
+    return KaplanMeier(moments[change], np.asarray(np.cumprod(drop)[change], dtype=np.float64), float(t.max()))
