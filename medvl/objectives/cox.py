@@ -65,8 +65,8 @@ def _stratum(risk: Tensor, time: Tensor, event: Tensor, weights: Tensor, ties: T
     last_of_tie = torch.searchsorted(-time, -time, right=True) - 1
     at_risk, died, mass = running[last_of_tie][event], risk[event], weights[event]
     if ties == "breslow":
-        total: Tensor = (mass * (died - at_risk)).sum()
-        return total
+        plain: Tensor = (mass * (died - at_risk)).sum()
+        return plain
     _, tie, count = torch.unique_consecutive(time[event], return_inverse=True, return_counts=True)
     log_died = _grouped_logsumexp(died + mass.log(), tie, len(count))[tie]
     start = torch.cumsum(count, 0) - count
@@ -74,7 +74,7 @@ def _stratum(risk: Tensor, time: Tensor, event: Tensor, weights: Tensor, ties: T
     mean_mass = torch.zeros(len(count), dtype=mass.dtype, device=mass.device).index_add(0, tie, mass) / count
     # log(R - share * D) = log R + log(1 - share * exp(log D - log R)), with share below 1 and D at most R
     left = at_risk + torch.log1p(-share * torch.exp(log_died - at_risk))
-    total = (mass * died).sum() - (mean_mass[tie] * left).sum()
+    total: Tensor = (mass * died).sum() - (mean_mass[tie] * left).sum()
     return total
 
 
