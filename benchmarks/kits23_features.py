@@ -56,7 +56,7 @@ def case_features(data: Path, case: str, stats: pd.Series) -> dict[str, object]:
         "problem": "joined kidneys" if kidney.joined else "",
         "side": kidney.side,
         "n_kidneys": len(kidneys),
-        "slice_mm": geometry.spacing_mm[0],
+        "slice_mm": geometry.spacing_mm[next(k for k, letter in enumerate(geometry.axes) if letter in "SI")],
         "tumour_ml": float((labels == TUMOUR).sum()) * ml,
         "kidney_ml": float((labels == KIDNEY).sum()) * ml,
         "cyst_ml": float((labels == CYST).sum()) * ml,
@@ -98,7 +98,8 @@ def nephrometry_row(found: Nephrometry) -> dict[str, object]:
 def read_case(data: Path, case: str, stats: pd.Series) -> tuple[tuple[KidneyMask, ...], np.ndarray, Geometry]:
     """Kidneys, labels and geometry; the middle of the scan's field of view is taken for the midline."""
     labels, geometry = read_labels(data / "native_crop" / f"{case}.nii.gz")
-    shape, offset = ([int(n) for n in str(stats[name]).split("x")] for name in ("shape", "crop_offset"))
+    # the table names the file's axes; an array that was read has them in reverse
+    shape, offset = ([int(n) for n in str(stats[name]).split("x")][::-1] for name in ("shape", "crop_offset"))
     middle = geometry.to_lps((np.array(shape) - 1) / 2 - np.array(offset))
     return split_kidneys(labels, geometry, float(middle[0])), labels, geometry
 
