@@ -103,7 +103,7 @@ def calibrate(file: Path, bundle: str, embedded: Path, out: Path, *, against: st
         cohort = Embedded.load(embedded)
     with err().status("calibrating"):
         made = extend(opened, findings, cohort, out, against=against, method=method, cache=prompt_cache())  # type: ignore[arg-type]
-    rows = []
+    rows: list[list[object]] = []
     for finding in findings.findings:
         fit = made.fitted.calibrations.get(finding.key)
         if fit is None:

@@ -30,7 +30,8 @@ def check_list(findings: FindingList, kinds: Mapping[str, tuple[str, ...]]) -> l
     problems = [problem for finding in findings.findings for problem in _one(finding, kinds)]
     asked: dict[tuple[str, tuple[str, ...], tuple[str, ...]], str] = {}
     for finding in findings.findings:
-        what = (finding.region, *(tuple(sorted(set(side))) for side in finding.prompts("x_left")))
+        present, absent = finding.prompts("x_left")
+        what = (finding.region, tuple(sorted(set(present))), tuple(sorted(set(absent))))
         if what in asked:
             problems.append(Problem("error", finding.key, f"asks the very same as {asked[what]}; remove one of them"))
         asked.setdefault(what, finding.key)

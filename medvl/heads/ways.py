@@ -173,7 +173,7 @@ class Streams(Answering):
         said = torch.zeros(len(labels), len(self.concepts) + len(self.system.anatomies.names))
         for row, values in enumerate(labels):
             for column, name in enumerate(self.concepts):
-                said[row, column] = {0: -1.0, 1: 1.0}.get(values.get(name), 0.0)
+                said[row, column] = {0: -1.0, 1: 1.0}.get(values.get(name, -1), 0.0)
         return functional.normalize(said, dim=-1)
 
 

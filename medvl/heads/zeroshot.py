@@ -36,7 +36,8 @@ def prompt_vectors(findings: FindingList, kinds: Mapping[str, tuple[str, ...]], 
     place, vectors = {text: i for i, text in enumerate(texts)}, embed(texts)
 
     def rows(side: list[str], name: str) -> Tensor:
-        return vectors[[place[text] for text in side]].unflatten(0, (frames[name], -1))
+        found = vectors[[place[text] for text in side]]
+        return found.reshape(frames[name], -1, found.shape[-1])
 
     return {name: (rows(sides[0], name), rows(sides[1], name)) for name, sides in asked.items()}
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -130,8 +131,18 @@ class Asking:
             doubt = self._doubt(finding, calibration, score, spread, given)
             verdict = "undecided" if doubt else calibration.verdict(score)
             reasons += [doubt] if doubt else []
-        told = {"margin": margin, "percentile": percentile, "spread": spread}
-        return FindingResult(finding, region.name, score, verdict, calibration, tuple(reasons), prompts, **told)
+        return FindingResult(
+            finding,
+            region.name,
+            score,
+            verdict,
+            calibration,
+            tuple(reasons),
+            prompts,
+            margin=margin,
+            percentile=percentile,
+            spread=spread,
+        )
 
     def _doubt(
         self, finding: Finding, calibration: Calibration, score: float, spread: Spread | None, given: FindingResult | None
@@ -151,6 +162,13 @@ class Asking:
         return None
 
 
+def drawn_of(bundle: Bundle) -> dict[str, Any]:
+    """`draws` and `seed` of a bundle's paraphrases, and `limits` by finding; no limits where it has none."""
+    if "paraphrases.json" not in bundle:
+        return {"limits": {}, "draws": DRAWS, "seed": 0}
+    return dict(bundle.values("paraphrases.json"))
+
+
 def asking_of(bundle: Bundle, answering: Answering, own: FindingList, calibration: Mapping[str, Calibration]) -> Asking:
     """What a bundle knows of the questions that `answering` asks.
 
@@ -161,7 +179,7 @@ def asking_of(bundle: Bundle, answering: Answering, own: FindingList, calibratio
         calibration: of the bundle's own questions.
     """
     known = known_to(own, answering.findings)
-    drawn = bundle.values("paraphrases.json") if "paraphrases.json" in bundle else {"limits": {}, "draws": DRAWS, "seed": 0}
+    drawn = drawn_of(bundle)
     return Asking(
         answering,
         {key: calibration[key] for key in known if key in calibration},

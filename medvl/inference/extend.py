@@ -21,9 +21,8 @@ from medvl.evaluation.calibration import Method
 from medvl.evaluation.embedded import Embedded
 from medvl.heads.answering import Answering
 from medvl.heads.fitting import Fitted, Regions, fit_findings
-from medvl.heads.paraphrases import DRAWS
 from medvl.heads.ways import Streams, Towers
-from medvl.inference.asking import answering_of
+from medvl.inference.asking import answering_of, drawn_of
 from medvl.models.bundle import Bundle, seal
 from medvl.text.clauses import binary_attributes
 from medvl.text.labels import extract_text
@@ -69,7 +68,7 @@ def extend(
     own = load_findings(bundle.text("findings.yaml"))
     answering = answering_of(bundle, own, findings, torch.device("cpu"), cache)
     labels = _labels(findings, own, validation, bundle.kinds, against)
-    drawn = bundle.values("paraphrases.json") if "paraphrases.json" in bundle else {"draws": DRAWS, "seed": 0, "limits": {}}
+    drawn = drawn_of(bundle)
     parts = _regions(answering, own, validation, labels)
     fitted = fit_findings(answering, parts, method=method, draws=drawn["draws"], seed=drawn["seed"])
     if not fitted.calibrations:
