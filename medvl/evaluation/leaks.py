@@ -159,7 +159,7 @@ def near_reports(mine: Mapping[str, str], theirs: Mapping[str, str] | None, limi
     if theirs is None:
         common.setdiag(0)
     overlap = sparse.csr_matrix(sparse.diags(1 / np.maximum(size, 1)) @ common)
-    pairs = []
+    pairs: list[dict[str, Any]] = []
     for i in np.flatnonzero(judged):
         row = overlap.getrow(i)
         if row.nnz and row.data.max() >= limits.text_overlap:

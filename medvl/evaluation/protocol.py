@@ -42,11 +42,11 @@ class Minimum(_Strict):
         subgroup: present, and absent, of a finding in a subgroup.
     """
 
-    patients: int = Field(20, ge=2)
-    present: int = Field(5, ge=1)
-    absent: int = Field(5, ge=1)
-    events: int = Field(10, ge=1)
-    subgroup: int = Field(5, ge=1)
+    patients: int = Field(default=20, ge=2)
+    present: int = Field(default=5, ge=1)
+    absent: int = Field(default=5, ge=1)
+    events: int = Field(default=10, ge=1)
+    subgroup: int = Field(default=5, ge=1)
 
 
 class ZeroShot(_Strict):
@@ -61,7 +61,7 @@ class ZeroShot(_Strict):
     type: Literal["zero_shot"]
     labels: Literal["truth", "report"]
     findings: tuple[str, ...] = ()
-    bins: int = Field(10, ge=2)
+    bins: int = Field(default=10, ge=2)
 
 
 class Retrieval(_Strict):
@@ -73,7 +73,7 @@ class Retrieval(_Strict):
     """
 
     type: Literal["retrieval"]
-    gallery: int = Field(200, ge=2)
+    gallery: int = Field(default=200, ge=2)
     ranks: tuple[int, ...] = (1, 5, 10)
 
 
@@ -134,9 +134,9 @@ class LeakLimits(_Strict):
         text_phrases: how many uncommon phrases a report needs to be judged.
     """
 
-    image_cosine: float = Field(0.99, gt=0, le=1)
-    text_overlap: float = Field(0.8, gt=0, le=1)
-    text_phrases: int = Field(8, ge=1)
+    image_cosine: float = Field(default=0.99, gt=0, le=1)
+    text_overlap: float = Field(default=0.8, gt=0, le=1)
+    text_phrases: int = Field(default=8, ge=1)
 
 
 class Protocol(_Strict):
@@ -158,12 +158,14 @@ class Protocol(_Strict):
     subgroups: tuple[Subgroup, ...] = ()
     minimum: Minimum = Minimum()
     leaks: LeakLimits = LeakLimits()
-    draws: int = Field(1000, ge=100)
+    draws: int = Field(default=1000, ge=100)
     seed: int = 0
 
     @model_validator(mode="after")
     def _once(self) -> Protocol:
-        for names in ([t.type for t in self.tasks], [s.column for s in self.subgroups]):
+        columns: list[str] = [s.column for s in self.subgroups]
+        kinds: list[str] = [t.type for t in self.tasks]
+        for names in (kinds, columns):
             twice = next((n for n in names if names.count(n) > 1), None)
             if twice:
                 raise ValueError(f"{twice} stands twice; name it once")
@@ -221,8 +223,8 @@ TASKS: tuple[type[_Strict], ...] = (ZeroShot, Retrieval, Survival, Grounding)
 def _keys(place: tuple[int | str, ...]) -> list[str]:
     """Names that may stand where an unknown key was found."""
     model: type[_Strict] = Protocol
-    kinds = {str(kind.model_fields["type"].annotation.__args__[0]): kind for kind in TASKS}  # type: ignore[union-attr]
-    groups = {"cohort": Wanted, "minimum": Minimum, "leaks": LeakLimits, "subgroups": Subgroup, **kinds}
+    kinds: dict[str, type[_Strict]] = {str(kind.model_fields["type"].annotation.__args__[0]): kind for kind in TASKS}  # type: ignore[union-attr]
+    groups: dict[str, type[_Strict]] = {"cohort": Wanted, "minimum": Minimum, "leaks": LeakLimits, "subgroups": Subgroup, **kinds}
     for part in place[:-1]:
         model = groups.get(str(part), model)
     return list(model.model_fields)

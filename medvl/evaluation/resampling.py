@@ -94,7 +94,7 @@ def weighted_mean(values: ArrayLike, weights: Array) -> Array:
     known = np.isfinite(v)
     w = weights[:, known]
     total = w.sum(1)
-    return np.divide(w @ v[known], total, out=np.full(len(w), np.nan), where=total > 0)
+    return np.asarray(np.divide(w @ v[known], total, out=np.full(len(w), np.nan), where=total > 0))
 
 
 def weighted_concordance(time: ArrayLike, event: ArrayLike, risk: ArrayLike, weights: Array) -> Array:
@@ -103,4 +103,4 @@ def weighted_concordance(time: ArrayLike, event: ArrayLike, risk: ArrayLike, wei
     later = e[:, None] & ((t[None] > t[:, None]) | ((t[None] == t[:, None]) & ~e[None]))
     good = later * ((r[None] < r[:, None]) + 0.5 * (r[None] == r[:, None]))
     pairs, hits = (np.einsum("bi,bi->b", weights @ m.astype(np.float64), weights) for m in (later, good))
-    return np.divide(hits, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+    return np.asarray(np.divide(hits, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))

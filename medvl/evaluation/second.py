@@ -112,19 +112,17 @@ def _paired(one: NDArray[np.float64], two: NDArray[np.float64]) -> dict[str, Any
 
 
 def _retrieval(a: Setting, b: Setting, task: Retrieval) -> list[dict[str, Any]]:
-    sides = [patient_vectors(s.table) for s in (a, b)]
-    who, i, j = np.intersect1d(sides[0][0], sides[1][0], return_indices=True)
+    (first, *one, _), (second, *two, _) = (patient_vectors(s.table) for s in (a, b))
+    who, i, j = np.intersect1d(first, second, return_indices=True)
+    vectors = [(np.asarray(side[0])[at], np.asarray(side[1])[at]) for side, at in ((one, i), (two, j))]
     rows: list[dict[str, Any]] = []
-    for name, (ask, answer) in {"image to report": (1, 2), "report to image": (2, 1)}.items():
+    for name, (ask, answer) in {"image to report": (0, 1), "report to image": (1, 0)}.items():
         row: dict[str, Any] = {"task": "retrieval", "what": name, "metric": "reciprocal rank", "n": len(who)}
         if len(who) < a.protocol.minimum.patients:
             rows.append(row | {"na": f"{len(who)} patients with image and report of both models"})
             continue
         labels, size = patient_labels(a.table, who), min(task.gallery, len(who))
-        ranks = [
-            per_query(side[ask][at], side[answer][at], labels, task, size, a.protocol.seed)["rank"]  # type: ignore[call-overload]
-            for side, at in zip(sides, (i, j), strict=True)
-        ]
+        ranks = [per_query(side[ask], side[answer], labels, task, size, a.protocol.seed)["rank"] for side in vectors]
         weights = a.draws.weights(who)
         rows.append(row | _paired(*(weighted_mean(1 / r, weights) for r in ranks)))
     return rows

@@ -75,8 +75,8 @@ class Scored:
 
     def take(self, chosen: NDArray[np.bool_]) -> Scored:
         """Some of the rows; what was left out before is not told again."""
-        parts = (self.rows, self.labels, self.probability, self.verdicts, self.patients)
-        return Scored(*(part[chosen] for part in parts), int(chosen.sum()), [])
+        labels, probability, verdicts = self.labels[chosen], self.probability[chosen], self.verdicts[chosen]
+        return Scored(self.rows[chosen], labels, probability, verdicts, self.patients[chosen], int(chosen.sum()), [])
 
     @property
     def n_present(self) -> int:

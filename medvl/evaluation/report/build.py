@@ -192,7 +192,7 @@ def _findings(task: Told) -> Iterator[Block]:
         "Reliability: observed frequency in ten equally filled bins of the calibrated score, with intervals over patients. On "
         "the dashed line, scores are probabilities.",
     )
-    rows = [
+    parts = [
         (
             f["label"],
             span(f["ece"]),
@@ -204,10 +204,10 @@ def _findings(task: Told) -> Iterator[Block]:
         )
         for f in done.values()
     ]
-    columns = ("finding", "ECE", "ECE if calibrated", "its 95th percentile", "slope", "calibration in the large", "Brier score")
+    titles = ("finding", "ECE", "ECE if calibrated", "its 95th percentile", "slope", "calibration in the large", "Brier score")
     yield Table(
-        columns,
-        tuple(rows),
+        titles,
+        tuple(parts),
         "Calibration. ECE if calibrated: what chance alone gives a perfectly calibrated model with as many regions. Slope 1 "
         "and in the large 0 are right; a slope below 1 means scores are too extreme.",
     )

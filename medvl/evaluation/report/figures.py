@@ -109,7 +109,7 @@ def risk_coverage(findings: Findings) -> Figure:
         return figure
 
 
-def _key(figure: Figure, entries: Sequence[tuple[str, str, str]]) -> None:
+def _key(figure: Figure, entries: Sequence[tuple[str, str, Any]]) -> None:
     """One legend above all panels."""
     from matplotlib.lines import Line2D
 

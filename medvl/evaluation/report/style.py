@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 BLUE, ORANGE, GREEN, GREY, LIGHT, INK = "#0072B2", "#D55E00", "#009E73", "#767676", "#D9D9D9", "#222222"
 WIDTH = 9.0
-RULES: dict[str, Any] = {
+RULES: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8.5,
     "axes.titlesize": 8.5,
