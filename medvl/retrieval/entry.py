@@ -113,7 +113,7 @@ def unit_rows(vectors: NDArray[np.floating], width: int, what: str) -> NDArray[n
     given = np.asarray(vectors, dtype=np.float64)
     if given.ndim != 2 or given.shape[1] != width:
         raise ConfigError(f"{what} vectors are {given.shape}; the index takes (N, {width})")
-    none = np.isnan(given).all(1)
+    none = np.asarray(np.isnan(given).all(axis=1))
     lengths = np.linalg.norm(np.where(none[:, None], 1.0, given), axis=1)
     bad = np.flatnonzero(~np.isfinite(lengths) | (lengths < 1e-12))
     if len(bad):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -206,8 +207,9 @@ class Scan:
         self.matrix, self.query, self.rows, self.n_exact = matrix, query, rows, 0
         if rows is not None and len(rows) <= DIRECT:
             exact = matrix.scores(query, rows)
-            self.lower = self.upper = exact
             self.exact: NDArray[np.float64] | None = exact
+            self.lower: NDArray[Any] = exact
+            self.upper: NDArray[Any] = exact
             self.n_exact = len(rows)
             return
         self.exact = None

@@ -75,8 +75,8 @@ class Index:
         self.folder, self._base, self._lock = folder, base, threading.RLock()
         self.space = Space(**json.loads(about["space"]))
         self.fields: tuple[str, ...] = tuple(json.loads(about["fields"]))
-        self._segment_rows, self._view = int(about["segment_rows"]), None
-        self._view: View | None
+        self._segment_rows = int(about["segment_rows"])
+        self._view: View | None = None
 
     @classmethod
     def create(
@@ -169,12 +169,12 @@ class Index:
             if self._view is not None and self._view.version == int(about["version"]):
                 return self._view
             try:
-                self._view = self._open_view(about)
+                newest = self._view = self._open_view(about)
             except FileNotFoundError:  # compacted between the snapshot and the opening of its files
                 self._base.execute("ROLLBACK")
                 self._base.execute("BEGIN")
             else:
-                return self._view
+                return newest
         raise ConfigError(f"vector files of the index in {self.folder} are missing; copy it again, all files together")
 
     def _about(self) -> dict[str, str]:

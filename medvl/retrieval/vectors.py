@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ SEGMENT_ROWS = 1 << 18
 GATHER_BELOW = 0.15
 FEW = 20_000
 SLACK = 2e-6
-SUFFIXES = {"f32": np.dtype("<f4"), "i8": np.dtype("i1"), "step": np.dtype("<f4")}
+SUFFIXES: dict[str, np.dtype[Any]] = {"f32": np.dtype("<f4"), "i8": np.dtype("i1"), "step": np.dtype("<f4")}
 Precision = Literal["int8", "float32"]
 Float32 = NDArray[np.float32]
 
@@ -87,7 +87,7 @@ class Layout:
             steps.append(np.array(maps["step"]))
         return Matrix(self.width, self.segment_rows, codes, masters, np.concatenate([np.zeros((0, 2), np.float32), *steps]))
 
-    def _map(self, path: Path, kind: np.dtype[np.generic], rows: int) -> NDArray[np.generic]:
+    def _map(self, path: Path, kind: np.dtype[Any], rows: int) -> NDArray[np.generic]:
         columns = 2 if path.suffix == ".step" else self.width
         if path.stat().st_size < rows * columns * kind.itemsize:
             raise ConfigError(f"{path.name} is shorter than the {rows} rows committed; copy the index again, all files together")
@@ -98,7 +98,7 @@ def _write_durably(path: Path, offset: int, rows: NDArray[np.generic]) -> None:
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     with os.fdopen(handle, "r+b") as file:
         file.seek(offset)
-        file.write(memoryview(rows).cast("B"))
+        file.write(rows.tobytes())
         file.flush()
         os.fsync(file.fileno())
 
@@ -156,7 +156,7 @@ class Matrix:
         E 2^-24 / (1 - E 2^-24) times |q| |x| in any order of summation (Higham 2002, section 3.1).
         """
         if rows is not None and len(rows) < FEW:
-            precision = "float32"  # starting the threads of an 8-bit product would take longer than reading four times the bytes
+            precision = "float32"  # waking the threads of an 8-bit product would take longer than reading four times the bytes
         steps = self.steps if rows is None else self.steps[rows]
         if precision == "float32":
             products = self._products(torch.from_numpy(query.astype(np.float32))[:, None], rows, masters=True)
@@ -190,7 +190,8 @@ class Matrix:
 def _dots(part: torch.Tensor, column: torch.Tensor) -> Float32:
     if part.dtype == torch.int8:
         return torch._int_mm(part, column).numpy()[:, 0].astype(np.float32)
-    return np.asarray(part.numpy() @ column[:, 0].numpy(), dtype=np.float32)
+    rows, vector = part.numpy(), column[:, 0].numpy()
+    return np.asarray(np.einsum("ne,e->n", rows, vector) if len(rows) < FEW else rows @ vector, dtype=np.float32)
 
 
 @cache
