@@ -22,7 +22,7 @@ from medvl.imaging.preprocess import Contract, window
 KINDS = ("none", "mean", "air", "tissue")
 FLAT_HU = {"air": -1000, "tissue": 40}
 FOLDS = 4
-LEAST_GAIN = 1e-3
+LEAST_GAIN = 5e-3
 
 
 def null_answers(answering: Answering, contract: Contract, training: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
