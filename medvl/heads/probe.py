@@ -50,6 +50,7 @@ def fit_linear_probe(
     *,
     balancing: Balancing = "none",
     penalties: Sequence[float] = PENALTIES,
+    scales: ArrayLike = 1.0,
 ) -> LinearProbe:
     """Mean weighted log loss plus penalty / 2 times the squared weights, minimised by L-BFGS; the bias is free.
 
@@ -60,6 +61,7 @@ def fit_linear_probe(
         n_classes: C.
         balancing: draws and weights of a class multiplied, as `balance` gives them: what balanced training minimises on average.
         penalties: ridges to try.
+        scales: (P,) or one number; a column's penalty is the chosen one times its scale, so 0 leaves it free.
 
     Raises:
         ConfigError: a class has no training row, a label no known validation row, or shapes do not fit.
@@ -70,7 +72,8 @@ def fit_linear_probe(
     scale = np.where(spread > 1e-12, spread, 1.0)
     rows, held = (x - center) / scale, (x_held - center) / scale
     columns = [(y, y_held, n_classes)] if task == "multiclass" else [(y[:, k], y_held[:, k], 2) for k in range(n_classes)]
-    fits = [_fit_best(rows, known, held, known_held, n, balancing, penalties) for known, known_held, n in columns]
+    ridge = np.broadcast_to(np.asarray(scales, dtype=np.float64), (x.shape[1],))[:, None]
+    fits = [_fit_best((rows, known), (held, known_held), n, balancing, penalties, ridge) for known, known_held, n in columns]
     if task == "multiclass":
         ((weights, bias, penalty),) = fits
         return LinearProbe(center, scale, weights, bias, (penalty,))
@@ -108,15 +111,15 @@ def _checked(pair: tuple[ArrayLike, ArrayLike], task: Task, n_classes: int, name
 
 
 def _fit_best(
-    x: Array,
-    y: NDArray[np.int64],
-    held: Array,
-    y_held: NDArray[np.int64],
+    training: tuple[Array, NDArray[np.int64]],
+    validation: tuple[Array, NDArray[np.int64]],
     n_classes: int,
     balancing: Balancing,
     penalties: Sequence[float],
+    scales: Array,
 ) -> tuple[Array, Array, float]:
     """Weights, bias and penalty with the least loss on held-out rows; each fit starts from the next stronger penalty's."""
+    (x, y), (held, y_held) = training, validation
     if not (y_held >= 0).any():
         raise ConfigError("no validation row has a known label, so no penalty can be chosen; add patients or leave the label out")
     each = class_weights(y, n_classes, balancing)
@@ -124,8 +127,9 @@ def _fit_best(
     start = np.zeros((x.shape[1] + 1) * n_classes)
     best: tuple[float, Array, float] | None = None
     for penalty in sorted(penalties, reverse=True):
-        start = minimize(_loss, start, (x, y, each[y], penalty), "L-BFGS-B", jac=True, options={"maxiter": 2000, "gtol": 1e-7}).x
-        loss = _loss(start, held, y_held, each[y_held], 0.0)[0]
+        known = (x, y, each[y], penalty * scales)
+        start = minimize(_loss, start, known, "L-BFGS-B", jac=True, options={"maxiter": 2000, "gtol": 1e-7}).x
+        loss = _loss(start, held, y_held, each[y_held], 0 * scales)[0]
         if best is None or loss < best[0]:
             best = (loss, start, penalty)
     if best is None:
@@ -134,8 +138,8 @@ def _fit_best(
     return theta[:-1], theta[-1], best[2]
 
 
-def _loss(theta: Array, x: Array, y: NDArray[np.int64], weights: Array, penalty: float) -> tuple[float, Array]:
-    """Penalised weighted mean log loss and its gradient for flat (P + 1, C) parameters."""
+def _loss(theta: Array, x: Array, y: NDArray[np.int64], weights: Array, penalty: Array) -> tuple[float, Array]:
+    """Penalised weighted mean log loss and its gradient for flat (P + 1, C) parameters; penalty (P, 1)."""
     table = theta.reshape(x.shape[1] + 1, -1)
     logits = x @ table[:-1] + table[-1]
     rows, total = np.arange(len(y)), weights.sum()
@@ -144,4 +148,4 @@ def _loss(theta: Array, x: Array, y: NDArray[np.int64], weights: Array, penalty:
     slope[rows, y] -= 1
     slope *= (weights / total)[:, None]
     gradient = np.concatenate([x.T @ slope + penalty * table[:-1], slope.sum(0)[None]])
-    return float(loss + penalty / 2 * (table[:-1] ** 2).sum()), gradient.ravel()
+    return float(loss + (penalty * table[:-1] ** 2).sum() / 2), gradient.ravel()

@@ -91,3 +91,15 @@ def test_says_what_it_cannot_fit() -> None:
             fit_linear_probe(wrong, (x, y), "multiclass", 3)
     with pytest.raises(ConfigError, match="no validation row"):
         fit_linear_probe((x, y), (x, y * 0 - 1), "multiclass", 3)
+
+
+def test_scales_leave_a_column_free() -> None:
+    """With a penalty that silences all others, a free column is fitted as if it were alone and not penalised."""
+    rng = np.random.default_rng(8)
+    x = rng.normal(0, 1, (300, 4))
+    y = (x[:, 2] + rng.logistic(size=300) > 0).astype(int)
+    probe = fit_linear_probe((x, y[:, None]), (x, y[:, None]), "multilabel", 1, penalties=[1e5], scales=[1, 1, 0, 1])
+    row = (x[:, 2:3] - x[:, 2].mean()) / x[:, 2].std()
+    alone = LogisticRegression(C=np.inf, tol=1e-10).fit(row, y)
+    np.testing.assert_allclose(probe.weights[2, 0], alone.coef_[0, 0], atol=2e-3)
+    assert np.abs(np.delete(probe.weights, 2)).max() < 1e-4
