@@ -16,7 +16,11 @@ from medvl.errors import BundleError, ConfigError, InputError
 from medvl_pipelines import console
 from medvl_pipelines.cli import main
 
-VERBS = ["inspect", "convert", "phantom", "infer", "view", "train", "evaluate", "demo", "bundle verify", "bundle list"]
+VERBS = [
+    *("inspect", "convert", "phantom", "infer", "view", "train", "embed", "evaluate", "search", "draft", "demo"),
+    *("bundle verify", "bundle list", "index build", "index info", "index verify", "index delete", "index compact"),
+    *("findings check", "findings calibrate"),
+]
 
 
 def run(*argv: str) -> int:
