@@ -347,6 +347,33 @@ def evaluate(
     )
 
 
+@app.command(
+    epilog=_examples(
+        "medvl draft study/ --bundle phantom-demo --reports embedded/train",
+        "medvl draft results/studies/0a1b2c3d4e5f --bundle phantom-demo --out draft",
+    )
+)
+def draft(
+    source: Annotated[
+        Path, typer.Argument(metavar="STUDY|RESULT", help="One study, or a study's folder of what `medvl infer` wrote.")
+    ],
+    bundle: BundleOption,
+    reports: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Reports to take sentences from: what `medvl embed` wrote of a cohort.")
+    ] = None,
+    captioner: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A trained captioner; default: the bundle's, where it has one.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write draft.txt and draft.json here.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draft a report of one study: each sentence with the finding and evidence it rests on. Never a report by itself."""
+    _existing(source, *(path for path in (reports, captioner) if path))
+    from . import draft as verb
+
+    raise typer.Exit(verb.run(source, bundle=bundle, reports=reports, captioner=captioner, out=out, as_json=as_json))
+
+
 @app.command(epilog=_examples("medvl demo", "medvl demo --n 2 --no-view"))
 def demo(
     out: OutOption = Path("demo"),
