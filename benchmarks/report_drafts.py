@@ -49,11 +49,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--built", type=int, nargs=3, default=[6000, 500, 300], help="patients in each cohort folder")
     parser.add_argument("--used", type=int, nargs=3, default=[4000, 300, 300], help="patients used of train, validation, test")
     parser.add_argument("--grid", type=int, default=4, help="image tokens a side")
-    parser.add_argument("--seconds", type=float, default=200, help="CPU time of the captioner's training")
+    parser.add_argument("--seconds", type=float, default=150, help="CPU time of the captioner's training")
     parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--learning-rate", type=float, default=3e-3)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
@@ -89,10 +90,10 @@ def captioner(
     if (options.out / "captioner" / "captioner.json").exists():
         return
     tokenizer = predictor.clip.text.tokenizer
-    size = {"width": options.width, "layers": options.layers, "feed": 3 * options.width}
+    size = {"width": options.width, "layers": options.layers, "feed": 3 * options.width, "dropout": 0.0}
     config = shapes(caches["train"], predictor.contract.names, tokenizer, **size)
     train, held = (captions(caches[name], cohorts[name], tokenizer, config.max_length) for name in ("train", "validation"))
-    how = CaptionTraining(steps=options.steps, learning_rate=options.learning_rate, seconds=options.seconds)
+    how = CaptionTraining(steps=options.steps, batch=options.batch, learning_rate=options.learning_rate, seconds=options.seconds)
 
     def told(step: int, loss: float, validation: float) -> None:
         print(f"step {step}: training {loss:.3f}, validation {validation:.3f} nats a token", file=sys.stderr, flush=True)

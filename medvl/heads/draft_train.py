@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from medvl.data.cohort import Cohort
 from medvl.errors import ConfigError
@@ -45,7 +46,7 @@ class CaptionTraining:
     steps: int = 900
     batch: int = 64
     learning_rate: float = 2e-3
-    warmup: int = 60
+    warmup: int = 30
     weight_decay: float = 0.02
     smoothing: float = 0.05
     clip_norm: float = 1.0
@@ -88,7 +89,7 @@ def captions(cache: TokenCache, cohort: Cohort, tokenizer: Tokenizer, max_length
     return Captions(cache, np.array(rows, dtype=np.int64), ids)
 
 
-def shapes(cache: TokenCache, regions: Sequence[str], tokenizer: Tokenizer, **changes: int) -> CaptionerConfig:
+def shapes(cache: TokenCache, regions: Sequence[str], tokenizer: Tokenizer, **changes: float) -> CaptionerConfig:
     """A captioner's config that fits a cache and a tokenizer."""
     special = {
         f"{name}_id": tokenizer.token_to_id(word) for name, word in (("pad", "[PAD]"), ("start", "[CLS]"), ("end", "[SEP]"))
@@ -98,7 +99,8 @@ def shapes(cache: TokenCache, regions: Sequence[str], tokenizer: Tokenizer, **ch
         raise ConfigError(f"the tokenizer has no {', '.join(missing)}; a captioner needs [PAD], [CLS] and [SEP]")
     grid = round(cache.tokens.shape[1] ** (1 / 3))
     fixed = {"token_dim": cache.tokens.shape[2] // 2, "pooled_dim": cache.pooled.shape[1], "grid": grid}
-    return CaptionerConfig(regions=tuple(regions), vocab_size=tokenizer.get_vocab_size(), **special, **fixed, **changes)
+    named = {"regions": tuple(regions), "vocab_size": tokenizer.get_vocab_size()}
+    return CaptionerConfig.model_validate({**named, **special, **fixed, **changes})
 
 
 def train_captioner(
@@ -159,13 +161,14 @@ def _step(
     drawn = drawn[np.argsort([len(data.ids[i]) for i in drawn], kind="stable")]
     quarter = int(rng.integers(4))
     chosen = drawn[quarter * options.batch : (quarter + 1) * options.batch]
-    with torch.autocast("cpu", torch.bfloat16):
-        loss = model.loss(*data.batch(chosen, model.config.pad_id), smoothing=options.smoothing)
-    value = float(loss.detach())
-    if not math.isfinite(value):
-        raise ConfigError(f"captioner: the loss is {value} at step {step}; lower the learning rate")
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    with sdpa_kernel(SDPBackend.MATH):  # on a CPU the fast kernel's way back takes longer than all the rest
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model.loss(*data.batch(chosen, model.config.pad_id), smoothing=options.smoothing)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise ConfigError(f"captioner: the loss is {value} at step {step}; lower the learning rate")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
     torch.nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm)
     optimiser.step()
     return value
@@ -178,10 +181,10 @@ def caption_loss(model: Captioner, data: Captions, limit: int = 512, batch: int 
     rows = np.unique(np.linspace(0, len(data.rows) - 1, min(limit, len(data.rows))).astype(np.int64))
     total = words = 0.0
     for start in range(0, len(rows), batch):
-        ids, *rest = data.batch(rows[start : start + batch], model.config.pad_id)
+        ids, tokens, pooled, regions = data.batch(rows[start : start + batch], model.config.pad_id)
         n = float((ids[:, 1:] != model.config.pad_id).sum())
         with torch.autocast("cpu", torch.bfloat16):
-            total, words = total + n * float(model.loss(ids, *rest)), words + n
+            total, words = total + n * float(model.loss(ids, tokens, pooled, regions)), words + n
     return total / words
 
 

@@ -34,7 +34,8 @@ def verdicts_of_margins(
                 continue
             rule = calibration[finding.key]
             score = float(rule.probability(margin(finding, region)))
-            verdict, reasons = rule.verdict(score), ()
+            verdict = rule.verdict(score)
+            reasons: tuple[str, ...] = ()
             if parent and parent.verdict == "undecided":
                 verdict = "undecided"
             elif verdict == "undecided":

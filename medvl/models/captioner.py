@@ -28,7 +28,9 @@ class CaptionerConfig(BaseModel):
         grid: tokens a side of the reduced image grid.
         token_dim: width of an image token before reduction; pooled_dim: of the pooled image vector.
         vocab_size: of the tokenizer; pad_id, start_id, end_id: its special tokens.
+        width, layers, heads, feed: of the decoder.
         max_length: longest text in tokens, start and end included.
+        dropout: of what blocks add, and of the image; attention itself is not thinned, which would cost its fast kernel.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,7 +69,7 @@ class Block(nn.Module):
     def __init__(self, config: CaptionerConfig) -> None:
         super().__init__()
         width = config.width
-        self.heads, self.drop = config.heads, config.dropout
+        self.heads = config.heads
         self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in range(3))
         self.own = nn.Linear(width, 3 * width)
         self.own_out = nn.Linear(width, width)
@@ -82,11 +84,10 @@ class Block(nn.Module):
         q, k, v = (self._split(part) for part in self.own(self.norms[0](x)).chunk(3, -1))
         if past is not None:
             k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        drop = self.drop if self.training else 0.0
-        looked = functional.scaled_dot_product_attention(q, k, v, is_causal=past is None, dropout_p=drop)
+        looked = functional.scaled_dot_product_attention(q, k, v, is_causal=past is None)
         x = x + self.dropout(self.own_out(self._join(looked)))
         asked = self._split(self.ask(self.norms[1](x)))
-        looked = functional.scaled_dot_product_attention(asked, *seen, dropout_p=drop)
+        looked = functional.scaled_dot_product_attention(asked, *seen)
         x = x + self.dropout(self.see_out(self._join(looked)))
         return x + self.dropout(self.feed(self.norms[2](x))), k, v
 
@@ -96,7 +97,7 @@ class Block(nn.Module):
         return self._split(k), self._split(v)
 
     def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
     def _join(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2).flatten(2)
@@ -134,7 +135,7 @@ class Captioner(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width)
         self.dropout = nn.Dropout(config.dropout)
-        for table in (self.words.weight, self.places, self.patches):
+        for table in (self.words.weight, self.places, self.patches, self.regions.weight):  # none drowns another
             nn.init.normal_(table, std=0.02)
 
     def look(self, tokens: Tensor, pooled: Tensor, region: Tensor) -> Kept:
@@ -164,9 +165,10 @@ class Captioner(nn.Module):
     def loss(self, ids: Tensor, tokens: Tensor, pooled: Tensor, region: Tensor, smoothing: float = 0.0) -> Tensor:
         """() mean cross-entropy of each next word of ids (B, M), padding left out; `smoothing` spreads over the vocabulary."""
         logits = self(ids[:, :-1], region, self.look(tokens, pooled, region)).logits.float()
-        return functional.cross_entropy(
+        loss: Tensor = functional.cross_entropy(
             logits.flatten(0, 1), ids[:, 1:].flatten(), ignore_index=self.config.pad_id, label_smoothing=smoothing
         )
+        return loss
 
 
 def pad(rows: Sequence[Sequence[int]], pad_id: int) -> Tensor:

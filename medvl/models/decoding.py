@@ -156,19 +156,20 @@ def _rows(kept: Kept, rows: Tensor) -> Kept:
 
 def encode_text(tokenizer: Tokenizer, sentences: Sequence[str], limit: int) -> list[int]:
     """Ids between [CLS] and [SEP], of as many whole sentences as `limit` tokens hold; at least of the first, cut."""
+    start, end = tokenizer.encode("", add_special_tokens=True).ids
     parts = [tokenizer.encode(sentence, add_special_tokens=False).ids for sentence in sentences]
     ids: list[int] = []
     for part in parts:
         if ids and len(ids) + len(part) > limit - 2:
             break
         ids += part
-    return [tokenizer.token_to_id("[CLS]"), *ids[: limit - 2], tokenizer.token_to_id("[SEP]")]
+    return [start, *ids[: limit - 2], end]
 
 
 def decode_text(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
     """Sentences from ids of a lower-casing WordPiece tokenizer: pieces joined, punctuation closed up, first letters raised."""
     words: list[str] = []
-    for piece in (tokenizer.id_to_token(i) for i in ids):
+    for piece in (str(tokenizer.id_to_token(i)) for i in ids):
         if piece.startswith("##") and words:
             words[-1] += piece[2:]
         else:

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from medvl_pipelines import draft as verb
-from medvl_pipelines.built_in import bundle_folder
 
 from medvl.errors import ConfigError
 from medvl.models.bundle import open_bundle
+from medvl_pipelines import draft as verb
+from medvl_pipelines.built_in import bundle_folder
 
 BUNDLE = "phantom-demo"
 
