@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from kits23_features import thinned
 
-from medvl.geometry import Geometry
 from medvl.imaging.mask_shape import TUMOUR, KidneyMask, split_kidneys
 from medvl.imaging.nephrometry import Anatomy, Rules, anatomy, nephrometry
 from medvl.imaging.nifti import read_labels
@@ -57,14 +57,6 @@ def main() -> None:
         print(pd.crosstab(known.iloc[:, 0], known.iloc[:, 1]).to_string())
     inside = table[table.true_share_outside <= rules.negligible].got_share_outside
     print("balls wholly inside: share found outside, quantiles .5 .75 .9:", inside.quantile([0.5, 0.75, 0.9]).round(3).tolist())
-
-
-def thinned(kidney: KidneyMask, edge_mm: float = 1.5) -> KidneyMask:
-    """Every k-th voxel along each axis, so that steps stay within `edge_mm` where they were finer."""
-    steps = [max(1, int(edge_mm / s)) for s in kidney.geometry.spacing_mm]
-    labels = kidney.labels[tuple(slice(None, None, k) for k in steps)]
-    affine = kidney.geometry.affine_lps @ np.diag([*steps, 1])
-    return replace(kidney, labels=labels, geometry=Geometry(labels.shape, affine))
 
 
 def implant(kidney: KidneyMask, radius_mm: float, rules: Rules, rng: np.random.Generator) -> dict[str, object]:

@@ -47,7 +47,14 @@ def main() -> None:
     left.set_title("coronal cut of the kidney's own axes", fontsize=10)
     right.set_title("cut across its long axis (front is up)", fontsize=10)
     for k, (name, colour) in enumerate(COLOURS.items()):
-        left.text(26, 50 - 7 * k, "outline (line)" if name == "outline" else name, color="black", fontsize=8, bbox={"facecolor": colour, "edgecolor": "none", "pad": 2})
+        left.text(
+            26,
+            50 - 7 * k,
+            "outline (line)" if name == "outline" else name,
+            color="black",
+            fontsize=8,
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 2},
+        )
     facts = (
         f"R {got.diameter_mm:.0f} mm ({got.score.radius})   E {got.share_outside:.0%} outside ({got.score.exophytic})   "
         f"N {got.sinus_mm:.0f} mm ({got.score.nearness})   A {got.share_anterior:.0%} in front ({got.score.face})   "
