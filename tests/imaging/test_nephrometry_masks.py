@@ -91,9 +91,9 @@ def test_share_outside_is_the_cap_beyond_the_surface(depth: float) -> None:
 
 
 def test_radius_is_the_diameter() -> None:
-    for radius, worth in ((19.0, 1), (21.5, 2), (36.0, 3)):
-        got = scored((-20.0, 10.0, 20.0), radius, spacing=(2.0, 1.0, 1.0))
-        assert got.diameter_mm == pytest.approx(2 * radius, abs=2)
+    for radius, worth in ((18.5, 1), (22.0, 2), (37.0, 3)):
+        got = scored((-20.0, 10.0, 20.0), radius)
+        assert got.diameter_mm == pytest.approx(2 * radius, abs=2.5)
         assert got.score.radius == worth
 
 
