@@ -95,28 +95,22 @@ def _present(
     attribute: str, own: Mapping[str, Verdict], taken: Sequence[Taken], ontology: Ontology
 ) -> tuple[Taken | Stated, list[Stated]]:
     """The sentence on a present finding, from the nearest report that has a fitting one, and one on traits left unsaid."""
-    traits = parents_of(ontology)
+    traits, region = parents_of(ontology), own[attribute].region
+    told = f"There is {phrases_of(ontology)[attribute]}{_at(region)}"
     fitting = next((t for t in taken if states_exactly(t.stated, attribute, own, traits)), None)
-    region = own[attribute].region
-    if fitting is None:
-        first: Taken | Stated = _read(f"There is {phrases_of(ontology)[attribute]}{_at(region)}.", ontology)
-    else:
-        first = fitting
-    told = (fitting.stated if fitting else first).status  # type: ignore[union-attr]
     say = ontology.attributes["flags"] if ontology.attributes else {}
     unsaid = [
         str(say[key]["say"][verdict.verdict])
         for key, verdict in own.items()
         if traits.get(key) == attribute
-        and key in say
-        and key not in told
+        and "say" in say.get(key, {})
         and verdict.verdict != "undecided"
-        and "say" in say[key]
+        and not (fitting and key in fitting.stated.status)
     ]
-    if not unsaid:
-        return first, []
-    phrase = phrases_of(ontology)[attribute]
-    return first, [_read(f"There is {phrase}{_at(region)} {', '.join(unsaid)}.", ontology)]
+    template = _read(f"{told}{' ' * bool(unsaid)}{', '.join(unsaid)}.", ontology)
+    if fitting is None:
+        return template, []
+    return fitting, [template] if unsaid else []
 
 
 def _absent(absent: Sequence[Verdict], region: str, ontology: Ontology) -> list[Stated]:
