@@ -1,0 +1,101 @@
+"""What a list of downstream tasks may say: RenalCLIP's ten tasks, or others of the same types, in one YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from medvl.errors import ConfigError
+from medvl.evaluation.fractions import FRACTIONS, SEEDS
+from medvl.survival.endpoints import Endpoint, Value
+
+Baseline = Literal["clinical", "size", "scratch"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Graded(_Strict):
+    """Classes of a lesion, in order (`ordinal`) or not.
+
+    Args:
+        column: of the table of labels; classes: its values. Any other value is unknown, and counted.
+        where: columns of the table and the values a row must have to be asked.
+        not_beside: baselines that the label is made of.
+    """
+
+    type: Literal["ordinal", "classes"]
+    name: str
+    label: str = ""
+    column: str
+    classes: tuple[str, ...] = Field(min_length=2)
+    where: dict[str, tuple[Value, ...]] = {}
+    not_beside: tuple[Baseline, ...] = ()
+
+
+class Timed(Endpoint):
+    """One endpoint of a patient; lesions of one patient are read together."""
+
+    type: Literal["survival"]
+    label: str = ""
+    where: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
+    not_beside: tuple[Baseline, ...] = ()
+
+
+Task = Annotated[Graded | Timed, Field(discriminator="type")]
+
+
+class Clinical(_Strict):
+    """Columns of the clinical baseline."""
+
+    numeric: tuple[str, ...] = ()
+    categorical: tuple[str, ...] = ()
+
+
+class Least(_Strict):
+    """Rows of a class in training and in test, and events of an endpoint in training and in test."""
+
+    training: int = Field(10, ge=1)
+    test: int = Field(10, ge=2)
+    events: int = Field(10, ge=1)
+
+
+class TenTasks(_Strict):
+    """A list of downstream tasks on one cohort of lesions; `configs/tasks/ten-tasks.yaml` says what each key is."""
+
+    name: str
+    summary: str = ""
+    kind: str = "kidney"
+    features: Literal["embedding", "pooled"] = "embedding"
+    tasks: tuple[Task, ...] = Field(min_length=1)
+    clinical: Clinical = Clinical()
+    size: str | None = None
+    phases: tuple[str, ...] = ()
+    minimum: Least = Least()
+    fractions: tuple[float, ...] = FRACTIONS
+    seeds: tuple[int, ...] = Field(SEEDS, min_length=1)
+    draws: int = Field(1000, ge=100)
+
+    @model_validator(mode="after")
+    def _apart(self) -> TenTasks:
+        names = [task.name for task in self.tasks]
+        ends = [(task.event, task.happened) for task in self.tasks if isinstance(task, Timed)]
+        if len(set(names)) < len(names) or len(set(ends)) < len(ends):
+            raise ValueError(f"tasks {names} must have names of their own, and endpoints events of their own, found {ends}")
+        return self
+
+
+def load_ten_tasks(path: Path) -> TenTasks:
+    """The protocol in a YAML file.
+
+    Raises:
+        ConfigError: no such file, not YAML, or a key or value that does not belong.
+    """
+    try:
+        return TenTasks.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        raise ConfigError(f"{path} is not a list of downstream tasks: {error}") from error
