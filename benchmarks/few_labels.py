@@ -7,6 +7,7 @@ command goes on where it was stopped.
     python benchmarks/few_labels.py --recipe renalclip-small             linear probes on features that are read once
     python benchmarks/few_labels.py --recipe renalclip-small --finetune  and the whole tower learning with the head
     python benchmarks/few_labels.py --recipe renalclip-small --table     prints the table from what is there
+    python benchmarks/few_labels.py --recipe renalclip-small --embedded DIR   writes the run's cohorts for few_labels_heads.py
 """
 
 from __future__ import annotations
@@ -21,18 +22,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from medvl.evaluation.calibration import calibrate
+from medvl.evaluation.embedded import Embedded
 from medvl.evaluation.fractions import FRACTIONS, fraction_subset
 from medvl.evaluation.intervals import bootstrap
 from medvl.evaluation.metrics import auroc
+from medvl.evaluation.phantom_truth import patient_of, truth_of
 from medvl.heads.probe import fit_linear_probe
+from medvl.heads.ways import Towers
 from medvl.recipe import Recipe, load_recipe
 from medvl.text.prompts import Finding, FindingList, load_findings
-from medvl.training.answers import Answers, answers
+from medvl.training.answers import Answers, answers, region_names
 from medvl.training.batches import to_pixels, vary
 from medvl.training.features import pooled_features
 from medvl.training.finetune import finetune
@@ -74,10 +79,14 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=300)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--embedded", type=Path, help="write train, validation and test as embedded cohorts, and stop")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     path = RECIPES / f"{options.recipe}.yaml" if not options.recipe.endswith(".yaml") else Path(options.recipe)
     place = options.out / path.stem
+    if options.embedded:
+        embed(options, load_recipe(path, options.changes), load_findings(FINDINGS), place)
+        return
     if not options.table:
         measure(options, load_recipe(path, options.changes), load_findings(FINDINGS), place)
     for name, results in read(place).items():
@@ -108,6 +117,58 @@ def measure(options: argparse.Namespace, recipe: Recipe, findings: FindingList, 
             part.write_text(json.dumps({**told, "run": run.folder.name, **done}, indent=1), encoding="utf-8")
             part.replace(path)
             print(f"{tower}, {method}, {fraction:.0%}, {drawn}: {_told(done['findings'])}", file=sys.stderr, flush=True)
+
+
+def embed(options: argparse.Namespace, recipe: Recipe, findings: FindingList, place: Path) -> None:
+    """The pre-trained run's splits as `Embedded` folders: pooled features, embeddings, zero-shot margins, truth, outcomes."""
+    run = open_finished(recipe, options.stages, options.cohorts, place, findings)
+    test = phantom_cohorts(recipe, options.cohorts, lambda *_: None, ("test",))["test"]
+    data = {"train": run.work.train, "validation": run.work.validation, "test": kind_data(recipe, test)}
+    system = run.trained.system
+    features = _features(system.clip, data, set(recipe.kinds), place / f"pre-trained-{run.folder.name}.safetensors")
+    asker = Towers(system, {name: kind.regions for name, kind in recipe.kinds.items()}, findings)
+    for split, parts in data.items():
+        found = [_embedded(asker, kind, part, features[f"{split}/{kind}"]) for kind, part in parts.items()]
+        arrays = {name: np.concatenate([f[name] for f in found]) for name in found[0] if name not in ("rows", "patients")}
+        people = pd.concat([f["patients"] for f in found])
+        about = {"model": recipe.name, "model_sha256": run.folder.name, "split": split, "way": "crops"}
+        Embedded(
+            pd.concat([f["rows"] for f in found], ignore_index=True),
+            people[~people.index.duplicated()],
+            **arrays,
+            findings=tuple(f.key for f in findings.findings),
+            source=about,
+        ).save(options.embedded / split)
+        print(f"{split}: {len(people)} regions in {options.embedded / split}", file=sys.stderr)
+
+
+@torch.no_grad()
+def _embedded(asker: Towers, kind: str, part: KindData, pooled: Tensor) -> dict[str, Any]:
+    """Columns of the `Embedded` of one kind."""
+    clip, names = asker.system.clip.eval(), region_names(part)
+    embedding = clip.project(pooled, torch.full((len(pooled),), part.index)).float()
+    people = [patient_of(part.cohort.cases[int(row)]["truth"]) for row in part.texts.rows]
+    keys = [f.key for f in asker.findings.findings]
+    margins, truth = np.full((len(names), len(keys)), np.nan, np.float32), np.full((len(names), len(keys)), -1, np.int8)
+    for j, finding in enumerate(asker.findings.findings):
+        for region in set(names) & set(asker.kinds[finding.region]):
+            rows = np.flatnonzero(np.array(names) == region)
+            margins[rows, j] = asker.margin(finding, region, embedding[rows]).numpy()
+            told = [truth_of(finding, region, people[row]) for row in rows]
+            truth[rows, j] = [-1 if value is None else value for value in told]
+    who = [person.patient_id for person in people]
+    known = [{k: getattr(p, k) for k in ("seed", "sex", "age_years", "bmi", "time_days", "event")} for p in people]
+    reports = np.full(embedding.shape, np.nan, np.float32)
+    return {
+        "rows": pd.DataFrame({"patient_id": who, "region": names, "kind": kind, "report": "", "reason": ""}),
+        "patients": pd.DataFrame([{**k, "phase": p.scanner.phase} for k, p in zip(known, people, strict=True)], index=who),
+        "embedding": embedding.numpy(),
+        "pooled": pooled.numpy(),
+        "report_embedding": reports,
+        "margins": margins,
+        "said": np.full_like(truth, -1),
+        "truth": truth,
+    }
 
 
 def _settings(options: argparse.Namespace) -> Iterator[tuple[str, float, int]]:

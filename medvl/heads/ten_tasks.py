@@ -111,7 +111,7 @@ def _asked(protocol: TenTasks, task: Graded | Timed, parts: Mapping[str, Lesions
         needed = [*task.where, *([task.column] if isinstance(task, Graded) else [task.time, task.event])]
         lost = [column for column in needed if column not in part.table]
         if lost:
-            raise ConfigError(f"{task.name}: the labels have no column {', '.join(lost)}")
+            raise ConfigError(f"the labels have no column {', '.join(lost)}")
         inside = np.ones(len(part.table), dtype=bool)
         for column, values in task.where.items():
             inside &= part.table[column].isin(list(values)).to_numpy()
@@ -145,7 +145,7 @@ def _classes(protocol: TenTasks, task: Graded, cut: dict[str, Lesions], told: di
     kept = [c for c in task.classes if sizes["train"][c] >= least.training and sizes["test"][c] >= least.test]
     if len(kept) < 2:
         raise ConfigError(
-            f"{task.name}: {sizes['train']} in training and {sizes['test']} in test; two classes of {least.training} and "
+            f"{sizes['train']} in training and {sizes['test']} in test; two classes of {least.training} and "
             f"{least.test} are needed"
         )
     told |= {"classes": kept, "left_out": {c: {name: sizes[name][c] for name in cut} for c in task.classes if c not in kept}}
