@@ -1,15 +1,20 @@
-"""Do heat maps lie where the finding is? Pointing game, IoU and Dice against masks on the same grid, beside chance."""
+"""Do heat maps lie where the finding is? Pointing game, IoU and Dice against masks on the same grid, beside chance.
+
+Thresholds come from validation patients: `grounding_table` takes both cohorts and refuses a patient who is in both.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medvl.evaluation.intervals import bootstrap
+from medvl.evaluation.peaks import NEAR_MM, peak_distance_mm, share_near
+from medvl.geometry import Geometry
 
 Array = NDArray[np.float64]
 Overlap = Literal["iou", "dice"]
@@ -78,15 +83,41 @@ class Grounding:
 
     Args:
         n: maps with something to find; n_empty: maps left out because their mask is empty.
+        threshold: of the marked cells, from validation patients.
         pointing: chance is a random cell.
         iou, dice: at the given threshold; chance is the map that marks everything.
+        near: the peak lies in the mask or within 5 mm of it; chance is a random cell. None without geometries.
+        median_mm: from the peak to the nearest cell of the mask, 0 inside. None without geometries.
     """
 
     n: int
     n_empty: int
+    threshold: float
     pointing: Measure
     iou: Measure
     dice: Measure
+    near: Measure | None = None
+    median_mm: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """Heat maps of one finding in one cohort.
+
+    Args:
+        maps: N heat maps, each on its own grid; masks: as many, on the same grids.
+        patients: (N,) whose they are.
+        geometries: where the grids lie, for distances in mm.
+    """
+
+    maps: Sequence[ArrayLike]
+    masks: Sequence[ArrayLike]
+    patients: Sequence[str]
+    geometries: Sequence[Geometry] | None = None
 
 
 def ground(
@@ -95,6 +126,7 @@ def ground(
     patients: ArrayLike,
     threshold: float,
     *,
+    geometries: Sequence[Geometry] | None = None,
     ties: Literal["share", "any"] = "share",
     n_bootstrap: int = 1000,
     seed: int = 0,
@@ -106,6 +138,7 @@ def ground(
         masks: N masks on the same grids.
         patients: (N,) whose they are; intervals resample these.
         threshold: from `best_threshold` on other patients.
+        geometries: where each grid lies, for distances in mm.
         ties: as in `pointing`.
         n_bootstrap: draws of each interval.
         seed: of the draws.
@@ -128,13 +161,60 @@ def ground(
             interval = bootstrap(lambda rows: float(values[rows].mean()), who[full], n=n_bootstrap, seed=seed)
         return Measure(float(values.mean()), interval, float(chance[full].mean()))
 
+    near, median = None, None
+    if geometries is not None:
+        away = {int(i): peak_distance_mm(maps[i], masks[i], geometries[i]) for i in full}
+        around = np.array([share_near(m, g) for m, g in zip(masks, geometries, strict=True)])
+        near, median = measure(lambda i: float(away[i] <= NEAR_MM), around), float(np.median(list(away.values())))
     return Grounding(
         len(full),
         len(masks) - len(full),
+        threshold,
         measure(lambda i: pointing(maps[i], masks[i], ties), share),
         measure(lambda i: overlap(maps[i], masks[i], threshold, "iou"), share),
         measure(lambda i: overlap(maps[i], masks[i], threshold, "dice"), 2 * share / (1 + share)),
+        near,
+        median,
     )
+
+
+def grounding_table(
+    validation: Mapping[str, Maps],
+    test: Mapping[str, Maps],
+    *,
+    metric: Overlap = "iou",
+    ties: Literal["share", "any"] = "share",
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> dict[str, Grounding | None]:
+    """Every finding of the test cohort, each at the threshold that is best on validation patients.
+
+    Returns:
+        Finding to its measures, in the order of `test`; None where one of both cohorts shows no such finding.
+
+    Raises:
+        ValueError: a patient is in both cohorts, or what `ground` refuses.
+    """
+    both = {str(p) for part in validation.values() for p in part.patients} & {str(p) for m in test.values() for p in m.patients}
+    if both:
+        raise ValueError(f"{len(both)} patients are in validation and test, such as {min(both)}; thresholds would leak")
+    out: dict[str, Grounding | None] = {}
+    for name, part in test.items():
+        chosen = validation.get(name)
+        known = [any(np.any(mask) for mask in cohort.masks) for cohort in (part, chosen) if cohort is not None]
+        out[name] = None
+        if chosen is not None and all(known):
+            out[name] = ground(
+                part.maps,
+                part.masks,
+                list(part.patients),
+                best_threshold(chosen.maps, chosen.masks, metric),
+                geometries=part.geometries,
+                ties=ties,
+                n_bootstrap=n_bootstrap,
+                seed=seed,
+            )
+    return out
 
 
 def _pair(heat: ArrayLike, mask: ArrayLike) -> tuple[Array, NDArray[np.bool_]]:

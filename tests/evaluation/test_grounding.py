@@ -5,7 +5,16 @@ import pytest
 import torch
 from monai.metrics import DiceMetric, MeanIoU
 
-from medvl.evaluation.grounding import best_threshold, ground, overlap, pointing
+from medvl.evaluation.grounding import (
+    Maps,
+    best_threshold,
+    ground,
+    grounding_table,
+    overlap,
+    pointing,
+)
+from medvl.evaluation.peaks import grid_over, peak_distance_mm, peak_lps
+from medvl.geometry import Geometry
 
 SHAPES = [(3, 4, 5), (2, 7, 3), (5, 3, 4), (4, 4, 6)]
 
@@ -114,3 +123,61 @@ def test_says_what_does_not_fit() -> None:
         overlap(heat * np.nan, mask, 0.5)
     with pytest.raises(ValueError, match="1 maps, 1 masks and 2 patients"):
         ground([heat], [mask], [0, 1], 0.5)
+
+
+FINE = Geometry.centered((12.0, -40.0, 300.0), (12, 20, 8), (5.0, 1.5, 2.0))
+
+
+def test_tokens_lie_over_their_voxels() -> None:
+    """A token's centre is the mean of its voxels' centres, and both grids fill the same box."""
+    coarse = grid_over(FINE, (3, 5, 4))
+    voxels = np.stack(np.meshgrid(*(np.arange(n) for n in FINE.shape_dhw), indexing="ij"), -1)
+    means = FINE.to_lps(voxels).reshape(3, 4, 5, 4, 4, 2, 3).mean((1, 3, 5))
+    tokens = np.stack(np.meshgrid(*(np.arange(n) for n in (3, 5, 4)), indexing="ij"), -1)
+    np.testing.assert_allclose(coarse.to_lps(tokens), means, atol=1e-9)
+    np.testing.assert_allclose(coarse.extent_mm, FINE.extent_mm)
+    assert grid_over(FINE, FINE.shape_dhw) == FINE
+
+
+def test_peaks_in_mm() -> None:
+    heat, mask = np.zeros(FINE.shape_dhw), np.zeros(FINE.shape_dhw, bool)
+    heat[2, 3, 4], mask[2, 7:9, 4], mask[3, 3, 4] = 1.0, True, True
+    np.testing.assert_allclose(peak_lps(heat, FINE), FINE.to_lps((2, 3, 4)))
+    assert peak_distance_mm(heat, mask, FINE) == pytest.approx(5.0)
+    mask[3, 3, 4] = False
+    assert peak_distance_mm(heat, mask, FINE) == pytest.approx(4 * 1.5)
+    assert peak_distance_mm(heat, heat > 0, FINE) == 0.0
+    assert np.isnan(peak_distance_mm(heat, mask & False, FINE))
+    found = ground([heat, heat], [mask, heat > 0], ["a", "b"], 0.5, geometries=[FINE, FINE], n_bootstrap=50)
+    assert found.near is not None
+    assert (found.near.value, found.median_mm, found.threshold) == (0.5, 3.0, 0.5)
+    cells = FINE.to_lps(np.argwhere(np.ones(FINE.shape_dhw)))
+    apart = [np.linalg.norm(cells[:, None] - FINE.to_lps(np.argwhere(m))[None], axis=-1).min(1) for m in (mask, heat > 0)]
+    assert found.near.chance == pytest.approx(np.mean([a <= 5.0 for a in apart]))
+
+
+def _table(seed: int) -> dict[str, Maps]:
+    maps, masks = _cases(12, seed)
+    return {"mass": Maps(maps, masks, [f"{seed}-{i}" for i in range(12)])}
+
+
+def test_the_table_takes_its_thresholds_from_validation_only() -> None:
+    """Other test masks change the result but not the threshold."""
+    validation, test = _table(1), _table(2)
+    found = grounding_table(validation, test, n_bootstrap=50)["mass"]
+    assert found is not None
+    assert found.threshold == best_threshold(validation["mass"].maps, validation["mass"].masks)
+    other = Maps(test["mass"].maps, [np.roll(m, 1, 2) for m in test["mass"].masks], test["mass"].patients)
+    shuffled = grounding_table(validation, {"mass": other}, n_bootstrap=50)["mass"]
+    assert shuffled is not None
+    assert shuffled.threshold == found.threshold
+    assert shuffled.iou != found.iou
+    assert found.as_dict()["iou"]["value"] == found.iou.value
+
+
+def test_the_table_refuses_leaks_and_says_what_is_missing() -> None:
+    validation, test = _table(1), _table(2)
+    empty = Maps(test["mass"].maps, [m & False for m in test["mass"].masks], test["mass"].patients)
+    assert grounding_table(validation, {"mass": empty, "cyst": test["mass"]}, n_bootstrap=50) == {"mass": None, "cyst": None}
+    with pytest.raises(ValueError, match="12 patients are in validation and test"):
+        grounding_table(test, test)
