@@ -88,6 +88,32 @@ class Clusters:
         return np.array(out, dtype=np.float64)
 
 
+class Draws:
+    """Draws of whole patients that every statistic of one evaluation shares, so that any two of them are paired.
+
+    Args:
+        patients: every patient of the evaluation, in any order and any number of times.
+        n: draws; seed: of them.
+
+    Source: Efron and Tibshirani 1993, chapter 6; a draw with replacement is a multinomial count of each patient.
+    """
+
+    def __init__(self, patients: ArrayLike, n: int = 1000, seed: int = 0) -> None:
+        self.names = np.unique(np.asarray(patients, dtype=str))
+        size = len(self.names)
+        rng = np.random.default_rng(seed)
+        self.counts = rng.multinomial(size, np.full(size, 1 / size), size=n).astype(np.float64) if size else np.zeros((n, 0))
+
+    def weights(self, patients: ArrayLike) -> Array:
+        """(n + 1, N) how often each row's patient was drawn; the first line is the cohort itself, ones."""
+        place = np.searchsorted(self.names, np.asarray(patients, dtype=str))
+        return np.concatenate([np.ones((1, len(place))), self.counts[:, place]])
+
+    def values(self, statistic: Weighted, patients: ArrayLike) -> Array:
+        """(n + 1, ...) of a statistic of rows whose patients are given, the cohort's own first; NaN where a draw has none."""
+        return statistic.of(self.weights(patients))
+
+
 def draws(statistic: Statistic, clusters: ArrayLike, *, n: int = 1000, seed: int = 0) -> Array:
     """(n, ...) values of a statistic, a number or an array, in n bootstrap draws of whole patients.
 
@@ -188,9 +214,13 @@ def paired_bootstrap(
         both = Weighted(lambda weights: first(weights) - second(weights), a.n)
     values = draws(both, clusters, n=n, seed=seed)
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    side = min(int((values <= 0).sum()), int((values >= 0).sum()))
-    p = min(1.0, 2 * (side + 1) / (len(values) + 1))
-    return Difference(float(both(np.arange(np.asarray(clusters).shape[0]))), float(low), float(high), p)
+    return Difference(float(both(np.arange(np.asarray(clusters).shape[0]))), float(low), float(high), p_of_zero(values))
+
+
+def p_of_zero(differences: Array) -> float:
+    """Two-sided p of no difference from draws of it: twice the smaller share on either side of zero, one added to the counts."""
+    side = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return min(1.0, 2 * (side + 1) / (len(differences) + 1))
 
 
 def _minus(a: Statistic, b: Statistic, rows: NDArray[np.int64]) -> float:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medvl.evaluation.intervals import Weighted
+from medvl.survival.measures import weighted_harrell
 
 Array = NDArray[np.float64]
 
@@ -64,6 +67,41 @@ def average_precision_of(labels: ArrayLike, scores: ArrayLike) -> Weighted:
             return np.where(total > 0, (positive * precision).sum(1) / total, np.nan)
 
     return Weighted(of, len(present))
+
+
+def average_of(values: ArrayLike) -> Weighted:
+    """Mean of (N,) numbers as a statistic of draws; rows of NaN are left out."""
+    v = np.asarray(values, dtype=np.float64)
+    known = np.isfinite(v)
+
+    def of(weights: Array) -> Array:
+        w = weights[:, known]
+        total = w.sum(1)
+        return np.asarray(np.divide(w @ v[known], total, out=np.full(len(w), np.nan), where=total > 0))
+
+    return Weighted(of, len(v))
+
+
+def median_of(values: ArrayLike) -> Weighted:
+    """Median of (N,) numbers as a statistic of draws, the middle of two where they halve the weight; rows of NaN are left out."""
+    v = np.asarray(values, dtype=np.float64)
+    order = np.argsort(v, kind="stable")[: int(np.isfinite(v).sum())]
+    ranked = v[order]
+
+    def of(weights: Array) -> Array:
+        if not len(order):
+            return np.full(len(weights), np.nan)
+        total = weights[:, order].cumsum(1)
+        half = total[:, -1:] / 2
+        middle = (ranked[(total >= half).argmax(1)] + ranked[(total > half).argmax(1)]) / 2
+        return np.asarray(np.where(half[:, 0] > 0, middle, np.nan))
+
+    return Weighted(of, len(v))
+
+
+def harrell_of(time: ArrayLike, event: ArrayLike, risk: ArrayLike) -> Weighted:
+    """Harrell's C as a statistic of draws; arguments as `harrell`."""
+    return Weighted(partial(weighted_harrell, time, event, risk), len(np.asarray(time)))
 
 
 def binary(labels: ArrayLike) -> NDArray[np.bool_]:

@@ -8,14 +8,14 @@ recall at 5 of 0.5 is poor among 10 and excellent among 10 000.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import gammaln
 
-from medvl.evaluation.intervals import bootstrap
+from medvl.evaluation.intervals import Weighted, bootstrap
+from medvl.evaluation.metrics import average_of, median_of
 
 Array = NDArray[np.float64]
 DEPTHS = (1, 5, 10)
@@ -201,8 +201,8 @@ def retrieval_scores(
         raise ValueError(f"similarity {similarity.shape}, {len(who)} patients and a gallery of {size} do not fit")
     order = np.random.default_rng(0).permutation(len(who)) if size < len(who) else np.arange(len(who))
     groups = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
-    pieces = [_measures(similarity[np.ix_(g, g)], _cut(relevant, g), _cut(gain, g), depths) for g in groups]
-    chance = [_measures(np.zeros((size, size)), _cut(relevant, g), _cut(gain, g), depths) for g in groups]
+    pieces = [by_query(similarity[np.ix_(g, g)], _cut(relevant, g), _cut(gain, g), depths) for g in groups]
+    chance = [by_query(np.zeros((size, size)), _cut(relevant, g), _cut(gain, g), depths) for g in groups]
     out: dict[str, Any] = {"gallery": size, "galleries": len(groups), "queries": size * len(groups)}
     owners, without = who[np.concatenate(groups)], 0
     for name in pieces[0]:
@@ -211,10 +211,11 @@ def retrieval_scores(
         without = max(without, int((~known).sum()))
         if not known.any():
             raise ValueError(f"{name}: no query has a right answer in its gallery")
-        summary = partial(_summary, name, values[known])
+        summary = summary_of(name, values[known])
         ci = bootstrap(summary, owners[known], n=draws) if draws else ()
         everyone = np.arange(int(known.sum()))
-        out[name] = {"value": summary(everyone), "ci": list(ci), "chance": _summary(name, level[known], everyone)}
+        by_chance = float(summary_of(name, level[known])(everyone))
+        out[name] = {"value": float(summary(everyone)), "ci": list(ci), "chance": by_chance}
     return {**out, "without_answer": without}
 
 
@@ -222,11 +223,14 @@ def _cut(matrix: NDArray[Any] | None, group: NDArray[np.int64]) -> NDArray[Any] 
     return None if matrix is None else matrix[np.ix_(group, group)]
 
 
-def _measures(
-    block: NDArray[np.floating], relevant: NDArray[np.bool_] | None, gain: NDArray[np.floating] | None, depths: Sequence[int]
+def by_query(
+    block: NDArray[np.floating],
+    relevant: NDArray[np.bool_] | None = None,
+    gain: NDArray[np.floating] | None = None,
+    depths: Sequence[int] = DEPTHS,
 ) -> dict[str, Array]:
-    """By measure, (Q,) values of the queries; NaN where nothing is right."""
-    right = np.eye(len(block), dtype=bool) if relevant is None else relevant
+    """By measure of `retrieval_scores`, (Q,) values of the queries of one gallery (Q, G); NaN where nothing is right."""
+    right = np.eye(*block.shape, dtype=bool) if relevant is None else relevant
     out = {f"recall_at_{k}": _where(right, block, lambda b, r, k=k: hits_at(b, k, r)) for k in depths}
     out["median_rank"] = _where(right, block, first_ranks)
     if relevant is not None:
@@ -244,5 +248,6 @@ def _where(right: NDArray[Any], block: NDArray[np.floating], measure: Callable[.
     return values
 
 
-def _summary(name: str, values: Array, rows: NDArray[np.int64]) -> float:
-    return float(np.median(values[rows]) if name == "median_rank" else values[rows].mean())
+def summary_of(name: str, values: Array) -> Weighted:
+    """What stands for a measure of `by_query` over its queries: the median of ranks, the mean of everything else."""
+    return median_of(values) if name == "median_rank" else average_of(values)

@@ -13,9 +13,9 @@ import numpy as np
 from medvl import __version__
 from medvl.errors import ConfigError
 from medvl.evaluation.embedded import Embedded
+from medvl.evaluation.intervals import Draws
 from medvl.evaluation.leaks import leaks
 from medvl.evaluation.protocol import Grounding, Protocol, Retrieval, Survival, Task, ZeroShot, hashed
-from medvl.evaluation.resampling import Draws
 from medvl.evaluation.second import compare
 from medvl.evaluation.subgroups import subgroups
 from medvl.evaluation.task_retrieval import pointing, retrieval

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from medvl.errors import ConfigError
 from medvl.evaluation.comparisons import adjust, delong
 from medvl.evaluation.embedded import Embedded
-from medvl.evaluation.metrics import auroc_of
+from medvl.evaluation.estimates import estimate, p_value
+from medvl.evaluation.intervals import Draws, Weighted
+from medvl.evaluation.metrics import auroc_of, average_of, harrell_of
 from medvl.evaluation.protocol import Retrieval, Survival, ZeroShot
-from medvl.evaluation.resampling import Draws, estimate, p_value, weighted_concordance, weighted_mean
 from medvl.evaluation.task_retrieval import patient_labels, patient_vectors, per_query
 from medvl.evaluation.task_survival import outcomes
 from medvl.evaluation.tasks import Setting, asked, scored
@@ -96,9 +97,7 @@ def _auroc(
     n_present = int(labels.sum())
     if n_present < least.present or len(labels) - n_present < least.absent:
         return {"na": f"{n_present} present and {len(labels) - n_present} absent among the shared regions"}
-    weights = setting.draws.weights(patients)
-    values = [auroc_of(labels, p).of(weights) for p in (a, b)]
-    told = _paired(values[0], values[1])
+    told = _paired(setting, auroc_of(labels, a), auroc_of(labels, b), patients)
     try:
         found = delong(labels, a, b, patients)
     except ValueError:
@@ -106,7 +105,8 @@ def _auroc(
     return told | {"p": found.p, "method": found.method}
 
 
-def _paired(one: NDArray[np.float64], two: NDArray[np.float64]) -> dict[str, Any]:
+def _paired(setting: Setting, first: Weighted, second: Weighted, patients: NDArray[np.str_]) -> dict[str, Any]:
+    one, two = (setting.draws.values(statistic, patients) for statistic in (first, second))
     told = {"first": round(float(one[0]), 4), "second": round(float(two[0]), 4), "difference": estimate(one - two)}
     return told | {"p": p_value(one[1:] - two[1:]), "method": "paired bootstrap by patient"}
 
@@ -122,9 +122,8 @@ def _retrieval(a: Setting, b: Setting, task: Retrieval) -> list[dict[str, Any]]:
             rows.append(row | {"na": f"{len(who)} patients with image and report of both models"})
             continue
         labels, size = patient_labels(a.table, who), min(task.gallery, len(who))
-        ranks = [per_query(side[ask], side[answer], labels, task, size, a.protocol.seed)["rank"] for side in vectors]
-        weights = a.draws.weights(who)
-        rows.append(row | _paired(*(weighted_mean(1 / r, weights) for r in ranks)))
+        ranks = [per_query(side[ask], side[answer], labels, task, size, a.protocol.seed)["median_rank"] for side in vectors]
+        rows.append(row | _paired(a, average_of(1 / ranks[0]), average_of(1 / ranks[1]), who))
     return rows
 
 
@@ -136,6 +135,5 @@ def _survival(a: Setting, b: Setting, task: Survival) -> list[dict[str, Any]]:
     who, i, j = np.intersect1d(one.patients, two.patients, return_indices=True)
     if one.event[i].sum() < a.protocol.minimum.events:
         return [row | {"na": f"{int(one.event[i].sum())} events among the shared patients", "n": len(who)}]
-    weights = a.draws.weights(who)
-    values = [weighted_concordance(one.time[i], one.event[i], risk, weights) for risk in (one.risk[i], two.risk[j])]
-    return [row | _paired(*values) | {"n": len(who)}]
+    ours, theirs = (harrell_of(one.time[i], one.event[i], risk) for risk in (one.risk[i], two.risk[j]))
+    return [row | _paired(a, ours, theirs, who) | {"n": len(who)}]

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from medvl.evaluation.metrics import auroc_of
+from medvl.evaluation.estimates import estimate, missing
+from medvl.evaluation.metrics import auroc_of, harrell_of
 from medvl.evaluation.protocol import Subgroup, Survival, ZeroShot
-from medvl.evaluation.resampling import estimate, missing, weighted_concordance
 from medvl.evaluation.task_survival import Outcomes, outcomes
 from medvl.evaluation.tasks import Scored, Setting, asked, scored, verdict_rates
 
@@ -106,8 +106,7 @@ def _finding(setting: Setting, part: Scored, least: int) -> dict[str, Any]:
     told: dict[str, Any] = {"n": len(part.rows), "present": part.n_present}
     if not _enough(part, least):
         return told | {"na": f"fewer than {least} present or absent"}
-    weights = setting.draws.weights(part.patients)
-    told["auroc"] = estimate(auroc_of(part.labels, part.probability).of(weights))
+    told["auroc"] = estimate(setting.draws.values(auroc_of(part.labels, part.probability), part.patients))
     return told | {
         k: v for k, v in verdict_rates(part, setting.draws).items() if k in ("sensitivity", "specificity", "undecided")
     }
@@ -116,7 +115,7 @@ def _finding(setting: Setting, part: Scored, least: int) -> dict[str, Any]:
 def _mean(setting: Setting, parts: list[Scored], least: int) -> dict[str, Any]:
     if not parts or not all(_enough(p, least) for p in parts):
         return missing(f"no finding has {least} present and {least} absent here and in every other group")
-    areas = [auroc_of(p.labels, p.probability).of(setting.draws.weights(p.patients)) for p in parts]
+    areas = [setting.draws.values(auroc_of(p.labels, p.probability), p.patients) for p in parts]
     return estimate(np.mean(areas, 0))
 
 
@@ -125,6 +124,5 @@ def _concordance(setting: Setting, known: Outcomes, mine: NDArray[np.bool_]) -> 
     least = setting.protocol.minimum.events
     if events < least:
         return missing(f"{events} events; at least {least} are needed") | {"n": n, "events": events}
-    weights = setting.draws.weights(known.patients[mine])
-    values = weighted_concordance(known.time[mine], known.event[mine], known.risk[mine], weights)
-    return estimate(values) | {"n": n, "events": events}
+    c = harrell_of(known.time[mine], known.event[mine], known.risk[mine])
+    return estimate(setting.draws.values(c, known.patients[mine])) | {"n": n, "events": events}

@@ -8,16 +8,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.evaluation.embedded import Embedded
+from medvl.evaluation.estimates import estimate, missing, rate
+from medvl.evaluation.metrics import average_of
 from medvl.evaluation.protocol import Retrieval
-from medvl.evaluation.ranking import first_ranks, hits_at, ndcgs, shared_findings
-from medvl.evaluation.resampling import estimate, missing, rate, weighted_mean
+from medvl.evaluation.ranking import by_query, shared_findings, summary_of
 from medvl.evaluation.tasks import Setting
 
 Array = NDArray[np.float64]
+ALIKE = 0.5
 
 
 def retrieval(setting: Setting, task: Retrieval) -> dict[str, Any]:
-    """Recall at k, ranks both ways, and nDCG by findings that two patients share; with who was left out."""
+    """Recall at k and ranks both ways; nDCG and mean average precision by findings that two patients share; who was left out.
+
+    For nDCG an answer is worth the share of present findings that both have (`shared_findings`); for average precision it is
+    right where that share is `ALIKE` or more. Patients whose report states no finding do not ask for these two.
+    """
     who, images, texts, excluded = patient_vectors(setting.table)
     told: dict[str, Any] = {"patients": len(who), "excluded": excluded}
     if len(who) < setting.protocol.minimum.patients:
@@ -26,17 +32,20 @@ def retrieval(setting: Setting, task: Retrieval) -> dict[str, Any]:
         }
     size = min(task.gallery, len(who))
     told |= {"gallery": size, "chance": {str(k): round(min(k / size, 1.0), 4) for k in task.ranks}}
-    weights, labels = setting.draws.weights(who), patient_labels(setting.table, who)
+    labels = patient_labels(setting.table, who)
+    told |= {"labelled": int((labels >= 0).any(1).sum()), "alike": ALIKE}
     sides = {"image_to_report": (images, texts), "report_to_image": (texts, images)}
     for way, (ask, answer) in sides.items():
         found = per_query(ask, answer, labels, task, size, setting.protocol.seed)
         told[way] = {
-            "recall": {str(k): rate(found[f"hits_{k}"], who, setting.draws) for k in task.ranks},
-            "median_rank": estimate(_weighted_median(found["rank"], weights), 1),
-            "mean_reciprocal_rank": estimate(weighted_mean(1 / found["rank"], weights)),
-            "ndcg_shared_findings": estimate(weighted_mean(found["ndcg"], weights)),
-            "ndcg_chance": round(float(np.nanmean(found["ndcg_chance"])), 4) if np.isfinite(found["ndcg_chance"]).any() else None,
+            "recall": {str(k): rate(found[f"recall_at_{k}"], who, setting.draws) for k in task.ranks},
+            "median_rank": estimate(setting.draws.values(summary_of("median_rank", found["median_rank"]), who), 1),
+            "mean_reciprocal_rank": estimate(setting.draws.values(average_of(1 / found["median_rank"]), who)),
         }
+        for short, name in (("ndcg", "ndcg"), ("map", "mean_average_precision")):
+            level = found[f"{name}_chance"]
+            told[way][f"{short}_shared_findings"] = estimate(setting.draws.values(average_of(found[name]), who))
+            told[way][f"{short}_chance"] = round(float(np.nanmean(level)), 4) if np.isfinite(level).any() else None
     return told
 
 
@@ -88,29 +97,24 @@ def patient_labels(table: Embedded, who: NDArray[np.str_]) -> NDArray[np.int8]:
 
 
 def per_query(ask: Array, answer: Array, labels: NDArray[np.int8], task: Retrieval, size: int, seed: int) -> dict[str, Array]:
-    """(P,) of each patient as a query: chance of its own match within the first k, rank of the match, and nDCG beside chance."""
-    out = {name: np.full(len(ask), np.nan) for name in (*(f"hits_{k}" for k in task.ranks), "rank", "ndcg", "ndcg_chance")}
+    """By measure of `ranking.by_query`, (P,) of each patient as a query; of those by shared findings also what chance gives."""
+    out: dict[str, Array] = {}
     for members, asking in galleries(len(ask), size, seed):
         mine = members[asking]
         similarity = np.round(ask[mine] @ answer[members].T, 7)
-        for k in task.ranks:
-            out[f"hits_{k}"][mine] = hits_at(similarity, k)
-        out["rank"][mine] = first_ranks(similarity)
         gain = shared_findings(labels[mine], labels[members])
-        some = gain.any(1)
-        if some.any():
-            out["ndcg"][mine[some]] = ndcgs(similarity[some], gain[some])
-            out["ndcg_chance"][mine[some]] = ndcgs(np.zeros_like(similarity[some]), gain[some])
+        found = by_query(similarity, gain=gain, depths=task.ranks) | _precision(similarity, gain)
+        level = np.zeros_like(similarity)
+        chance = by_query(level, gain=gain, depths=()) | _precision(level, gain)
+        found |= {f"{name}_chance": chance[name] for name in ("ndcg", "mean_average_precision")}
+        for name, values in found.items():
+            out.setdefault(name, np.full(len(ask), np.nan))[mine] = values
     return out
 
 
-def _weighted_median(values: Array, weights: Array) -> Array:
-    order = np.argsort(values, kind="stable")
-    total = weights[:, order].cumsum(1)
-    half = total[:, -1:] / 2
-    lower = values[order][(total >= half).argmax(1)]
-    upper = values[order][(total > half).argmax(1)]
-    return np.asarray((lower + upper) / 2, dtype=np.float64)
+def _precision(similarity: Array, gain: Array) -> dict[str, Array]:
+    name = "mean_average_precision"
+    return {name: by_query(similarity, gain >= ALIKE, depths=())[name]}
 
 
 def pointing(setting: Setting) -> dict[str, Any]:

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from medvl.evaluation.estimates import estimate, interval, missing
+from medvl.evaluation.metrics import harrell_of
 from medvl.evaluation.protocol import Survival
-from medvl.evaluation.resampling import estimate, interval, missing, weighted_concordance
 from medvl.evaluation.tasks import Model, Setting
 from medvl.survival.measures import brier, censoring, dynamic_auc, integrated_brier, uno
 from medvl.survival.steps import kaplan_meier
@@ -91,8 +92,7 @@ def survival(setting: Setting, task: Survival) -> dict[str, Any]:
 
 def _concordances(setting: Setting, task: Survival, data: Outcomes) -> dict[str, Any]:
     """Harrell's C of the model and of each column beside it, on the same patients, with the paired difference."""
-    weights = setting.draws.weights(data.patients)
-    own = weighted_concordance(data.time, data.event, data.risk, weights)
+    own = setting.draws.values(harrell_of(data.time, data.event, data.risk), data.patients)
     out: dict[str, Any] = {"model": estimate(own)}
     try:
         out["model"]["uno"] = round(uno(data.time, data.event, data.risk, censoring(data.time, data.event)), 4)
@@ -104,7 +104,7 @@ def _concordances(setting: Setting, task: Survival, data: Outcomes) -> dict[str,
         if not known.all():
             out[name] = missing(f"not known for {int((~known).sum())} of {len(known)} patients")
             continue
-        other = weighted_concordance(data.time, data.event, values, weights)
+        other = setting.draws.values(harrell_of(data.time, data.event, values), data.patients)
         out[name] = estimate(other)
         out[name]["model_minus_this"] = estimate(own - other)
     return out

@@ -18,9 +18,10 @@ from medvl.errors import ConfigError
 from medvl.evaluation.calibration import Calibration
 from medvl.evaluation.curves import calibration_of, decision_curve, risk_coverage_curve, roc_points
 from medvl.evaluation.embedded import Embedded
-from medvl.evaluation.metrics import auroc_of, average_precision_of
+from medvl.evaluation.estimates import estimate, missing, rate
+from medvl.evaluation.intervals import Draws
+from medvl.evaluation.metrics import auroc_of, average_of, average_precision_of
 from medvl.evaluation.protocol import Protocol, ZeroShot
-from medvl.evaluation.resampling import Draws, estimate, missing, rate, weighted_mean
 from medvl.survival.model import SurvivalModel
 from medvl.text.prompts import FindingList
 
@@ -159,13 +160,15 @@ def _finding(setting: Setting, task: ZeroShot, key: str, rows: Scored) -> tuple[
     if rows.n_present < least.present or absent < least.absent:
         why = f"{rows.n_present} present and {absent} absent; at least {least.present} and {least.absent} are needed"
         return told | {"na": why}, None
-    weights = setting.draws.weights(rows.patients)
-    area = auroc_of(rows.labels, rows.probability).of(weights)
+    precision, error = average_precision_of(rows.labels, rows.probability), average_of((rows.probability - rows.labels) ** 2)
+    area, precisions, errors = (
+        setting.draws.values(s, rows.patients) for s in (auroc_of(rows.labels, rows.probability), precision, error)
+    )
     told |= {
         "auroc": estimate(area),
-        "average_precision": estimate(average_precision_of(rows.labels, rows.probability).of(weights)),
+        "average_precision": estimate(precisions),
         **verdict_rates(rows, setting.draws),
-        "brier": estimate(weighted_mean((rows.probability - rows.labels) ** 2, weights)),
+        "brier": estimate(errors),
         **calibration_of(rows.labels, rows.probability, rows.patients, task.bins, setting.protocol.draws, setting.protocol.seed),
         "roc": roc_points(rows.labels, rows.probability),
         "decision": decision_curve(rows.labels, rows.probability),

@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import tensor
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 
-from medvl.evaluation.metrics import auroc, average_precision
+from medvl.evaluation.metrics import auroc, average_of, average_precision, median_of
 
 
 @pytest.mark.parametrize("levels", [3, 10**9])
@@ -46,6 +46,19 @@ def test_whole_weights_are_repeated_rows_and_zero_weight_leaves_a_row_out() -> N
     again = np.repeat(np.arange(60), times)
     for metric in (auroc, average_precision):
         assert metric(labels, scores, times) == pytest.approx(metric(labels[again], scores[again]), abs=1e-12)
+
+
+def test_averages_and_medians_of_draws_are_those_of_repeated_rows() -> None:
+    rng = np.random.default_rng(3)
+    values = rng.integers(9, size=41).astype(float)
+    values[[2, 30]] = np.nan
+    counts = np.concatenate([rng.multinomial(41, np.full(41, 1 / 41), size=30), np.eye(41, dtype=int)[2:3]])
+    means, medians = (statistic(values).of(counts.astype(float)) for statistic in (average_of, median_of))
+    for mean, median, count in zip(means[:-1], medians[:-1], counts[:-1], strict=True):
+        assert mean == pytest.approx(np.nanmean(np.repeat(values, count)), abs=1e-12)
+        assert median == np.nanmedian(np.repeat(values, count))
+    assert np.isnan(means[-1])
+    assert np.isnan(medians[-1])
 
 
 def test_average_precision_by_hand() -> None:

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 from lifelines.utils import concordance_index
 from pretend import ENDPOINT, PROTOCOL, cohort, model
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
 from medvl.errors import ConfigError
 from medvl.evaluation.embedded import Embedded
-from medvl.evaluation.intervals import bootstrap
-from medvl.evaluation.metrics import auroc, auroc_of
+from medvl.evaluation.estimates import interval
+from medvl.evaluation.intervals import Draws, bootstrap
+from medvl.evaluation.metrics import auroc, auroc_of, harrell_of
 from medvl.evaluation.protocol import load_protocol
-from medvl.evaluation.resampling import Draws, interval, weighted_concordance
 from medvl.evaluation.results import Beside, Subject, evaluate
-from medvl.evaluation.task_retrieval import galleries
+from medvl.evaluation.task_retrieval import galleries, patient_vectors
 
 BUILT_IN = sorted((Path(__file__).parents[2] / "configs" / "protocols").glob("*.yaml"))
 
@@ -132,12 +132,12 @@ def test_weighted_draws_are_repeated_rows() -> None:
     draws = Draws(who, 40, 1)
     weights = draws.weights(who)
     time, event = rng.integers(1, 9, 60).astype(float), rng.random(60) < 0.7
-    areas, cs = auroc_of(y, s).of(weights), weighted_concordance(time, event, s, weights)
+    areas, cs = draws.values(auroc_of(y, s), who), draws.values(harrell_of(time, event, s), who)
     for b in (0, 1, 17, 40):
         rows = np.repeat(np.arange(60), weights[b].astype(int))
         assert areas[b] == pytest.approx(auroc(y[rows], s[rows]))
         assert cs[b] == pytest.approx(concordance_index(time[rows], -s[rows], event[rows]), abs=1e-12)
-    ours, theirs = interval(auroc_of(y, s).of(Draws(who, 4000).weights(who))[1:]), bootstrap(auroc_of(y, s), who, n=4000)
+    ours, theirs = interval(Draws(who, 4000).values(auroc_of(y, s), who)[1:]), bootstrap(auroc_of(y, s), who, n=4000)
     assert ours == pytest.approx(theirs, abs=0.015)
 
 
@@ -155,6 +155,27 @@ def test_survival_agrees_with_lifelines(first: dict[str, Any]) -> None:
     )
     assert found["endpoint"] == ENDPOINT
     assert sum(c["patients"] for c in found["groups"]["curves"]) == found["patients"] == 80
+
+
+def test_retrieval_by_shared_findings_agrees_with_scikit_learn(first: dict[str, Any]) -> None:
+    table, found = cohort(), first["tasks"]["retrieval"]
+    _, images, texts, _ = patient_vectors(table)
+    said = table.said.reshape(len(images), -1)
+    assert found["labelled"] == (said >= 0).any(1).sum()
+    for way, similarity in (("image_to_report", images @ texts.T), ("report_to_image", texts @ images.T)):
+        precisions, gains = [], []
+        for members, asking in galleries(len(images), found["gallery"], 0):
+            for q in members[asking]:
+                both, stated = (said[q] == 1) & (said[members] == 1), (said[q] >= 0) & (said[members] >= 0)
+                either = ((said[q] == 1) | (said[members] == 1)) & stated
+                alike = np.where(either.any(1), both.sum(1) / np.maximum(either.sum(1), 1), stated.any(1))
+                if alike.any():
+                    gains.append(ndcg_score(alike[None], similarity[q, members][None]))
+                if (alike >= 0.5).any():
+                    precisions.append(average_precision_score(alike >= 0.5, similarity[q, members]))
+        assert found[way]["ndcg_shared_findings"]["value"] == pytest.approx(np.mean(gains), abs=1e-4)
+        assert found[way]["map_shared_findings"]["value"] == pytest.approx(np.mean(precisions), abs=1e-4)
+        assert found[way]["map_chance"] < found[way]["map_shared_findings"]["ci"][0]
 
 
 def test_everybody_asks_once_in_a_full_gallery() -> None:
