@@ -82,6 +82,8 @@ def test_every_number_of_the_record_is_in_the_report(told: dict[str, Any], repor
         assert {found["label"], span(found["auroc"]), percent(found["sensitivity"])} <= cells
     assert span(told["tasks"]["survival"]["concordance"]["model"]) in cells
     assert {*told["hashes"].values()} <= cells
+    for way in ("image_to_report", "report_to_image"):
+        assert {span(told["tasks"]["retrieval"][way][name]) for name in ("ndcg_shared_findings", "map_shared_findings")} <= cells
     assert span(told["comparison"]["rows"][0]["difference"]) in cells
     assert span(told["subgroups"][1]["groups"][0]["mean_auroc"]) in cells
     names = [b.name for s in report.sections for b in s.blocks if isinstance(b, Picture)]

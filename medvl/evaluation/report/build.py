@@ -240,6 +240,7 @@ def _retrieval(task: Told) -> Iterator[Block]:
             span(task[way]["median_rank"], 1),
             span(task[way]["mean_reciprocal_rank"]),
             span(task[way]["ndcg_shared_findings"]),
+            span(task[way]["map_shared_findings"]),
         )
         for way, name in ways.items()
     ]
@@ -251,11 +252,15 @@ def _retrieval(task: Told) -> Iterator[Block]:
             f"{(task['gallery'] + 1) / 2:.1f}",
             "",
             number(task[low]["ndcg_chance"]),
+            number(task[low]["map_chance"]),
         )
     )
-    columns = ("way", *(f"recall at {k}" for k in ks), "median rank", "mean reciprocal rank", "nDCG, shared findings")
+    columns = ("way", *(f"recall at {k}" for k in ks), "median rank", "mean reciprocal rank", "nDCG", "mAP")
     caption = (
-        f"{task['patients']} patients ask, each in a gallery of {task['gallery']} patients; ties count at their expected place."
+        f"{task['patients']} patients ask, each in a gallery of {task['gallery']} patients; ties count at their expected place. "
+        f"nDCG and mAP (mean average precision) ask for patients with the same findings instead of one's own: an answer is worth "
+        f"the share of present findings that both have, and right for mAP from {task['alike']:g} on. {task['labelled']} patients "
+        "have findings to compare."
     )
     yield Table(columns, tuple(rows), caption)
     if task["excluded"]:
