@@ -1,8 +1,8 @@
 """Radiomics of a region as the Image Biomarker Standardisation Initiative defines it, computed by `mirp` in this process.
 
-Names are those of the IBSI's reference tables: `morph_sphericity`, `cm_contrast_3D_comb`. Of the features that the IBSI has
-standardised, two are never given: mirp estimates Moran's I and Geary's C of regions of 1,000 voxels and more from random points, which
-misses the reference values and takes nearly all of the time. What was compared is in `docs/explanation/radiomics.md`.
+Names are those of the IBSI's reference tables: `morph_sphericity`, `cm_contrast_3D_comb`. Two standardised features are never
+given: mirp estimates Moran's I and Geary's C of 1,000 voxels and more from random points, which misses the reference values and
+takes nearly all of the time. What was compared is in `docs/explanation/radiomics.md`.
 
 Source: Zwanenburg et al. 2020 (the initiative), 2024 (mirp).
 """
@@ -37,7 +37,9 @@ FAMILIES: Mapping[str, str] = {
     "ngt": "neighbourhood grey tone difference",
     "ngl": "neighbouring grey level dependence",
 }
-MERGINGS: Mapping[str, tuple[str, str, str]] = {  # mirp's name for pair matrices, for zone matrices, and the IBSI's ending of the latter
+MERGINGS: Mapping[
+    str, tuple[str, str, str]
+] = {  # mirp's name for pair matrices, for zone matrices, and the IBSI's ending of the latter
     "2D_avg": ("2d_average", "2d", "2D"),
     "2D_comb": ("2d_slice_merge", "2d", "2D"),
     "2_5D_avg": ("2.5d_direction_merge", "2.5d", "2_5D"),
@@ -65,7 +67,7 @@ _EXTRA = "radiomics needs the extra `radiomics`: pip install 'medvl[radiomics]'"
 
 @dataclass(frozen=True)
 class RadiomicsSettings:
-    """What is computed, and how. The defaults give 103 features.
+    """What is computed, and how. The defaults give 105 features.
 
     Args:
         families: keys of `FAMILIES`.
@@ -125,7 +127,7 @@ def radiomics(volume: Volume, mask: NDArray[Any], *, settings: RadiomicsSettings
         settings: what and how.
 
     Raises:
-        InputError: ``empty_mask``; ``small_mask``: too few voxels, before or after resampling or within `range_hu`; ``bad_geometry``.
+        InputError: ``empty_mask`` or ``small_mask``, before or after resampling and cutting to `range_hu`; ``bad_geometry``.
         ConfigError: the mask does not fit the volume, or mirp is not installed.
     """
     if mask.shape != volume.hu.shape:
@@ -140,7 +142,9 @@ def radiomics(volume: Volume, mask: NDArray[Any], *, settings: RadiomicsSettings
     with _quiet():
         image, mirps_mask = _prepare(hu, region, spacing, settings)
         kept = np.asarray(mirps_mask.roi_intensity.get_voxel_grid()) > 0
-        _enough(int(kept.sum()), settings, f"on the grid of {settings.spacing_mm or 'its own'} mm and in {settings.range_hu} HU are")
+        _enough(
+            int(kept.sum()), settings, f"on the grid of {settings.spacing_mm or 'its own'} mm and in {settings.range_hu} HU are"
+        )
         return _compute(image, mirps_mask, settings)
 
 
@@ -151,7 +155,9 @@ def _enough(n: int, settings: RadiomicsSettings, where: str) -> None:
         raise InputError("small_mask", f"{where} {n} voxels; texture needs {settings.min_voxels} (RadiomicsSettings.min_voxels)")
 
 
-def _upright(volume: Volume, mask: NDArray[np.bool_]) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[float, float, float]]:
+def _upright(
+    volume: Volume, mask: NDArray[np.bool_]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], tuple[float, float, float]]:
     """HU and mask with axes SPL, and the spacing along these."""
     axes = volume.geometry.axes
     order = [next(i for i, letter in enumerate(axes) if letter in pair) for pair in ("SI", "PA", "LR")]
