@@ -93,7 +93,10 @@ def phantom_labels(embedded: Embedded, seed: int) -> pd.DataFrame:
 def tables(told: Mapping[str, Any]) -> str:
     """Markdown: measured tasks beside their baselines, what was refused, what was left out, and the curves."""
     tasks = told["tasks"]
-    lines = [f"| task | measure | test lesions (patients) | image | {' | '.join(BESIDE)} | image - clinical |", "|---" * 8 + "|"]
+    lines = [
+        f"| task | measure | test lesions (patients) | image | {' | '.join(BESIDE)} | image - clinical |",
+        "|---" * (5 + len(BESIDE)) + "|",
+    ]
     for name, task in tasks.items():
         if "na" in task:
             continue

@@ -71,7 +71,7 @@ def main() -> None:
 def embedded(part: KindData, seen: Any, pooled: Any, split: str, name: str, sha256: str) -> Embedded:
     """Kidneys of one split; no findings are asked."""
     cases = [part.cohort.cases[int(r)] for r in part.texts.rows]
-    who = [case["truth"]["case_id"] for case in cases]
+    who = [case["patient_id"] for case in cases]
     regions = [part.cohort.regions[int(c)] for c in part.texts.columns]
     rows = pd.DataFrame({"patient_id": who, "region": regions, "kind": "kidney", "report": "", "reason": ""})
     clinical = [case["truth"]["clinical"] for case in cases]
@@ -89,12 +89,13 @@ def embedded(part: KindData, seen: Any, pooled: Any, split: str, name: str, sha2
 
 def labels_of(part: KindData, row: int, sample: int, masks: pd.DataFrame) -> dict[str, Any]:
     """One lesion: mask classes where the mask's lesion is on the same side, pathology, and death of any cause."""
-    truth = part.cohort.cases[row]["truth"]
+    case = part.cohort.cases[row]
+    truth = case["truth"]
     region, clinical = part.cohort.regions[int(part.texts.columns[sample])], truth["clinical"]
-    found: dict[str, Any] = {"patient_id": truth["case_id"], "region": region}
+    found: dict[str, Any] = {"patient_id": case["patient_id"], "region": region}
     found["size_mm"] = truth["kidneys"][region.rpartition("_")[2]]["tumours"][0]["size_mm"]
     found |= {"os_days": truth["time_days"], "os_event": int(truth["event"])}
-    mask = masks.loc[truth["case_id"]] if truth["case_id"] in masks.index else None
+    mask = masks.loc[case["patient_id"]] if case["patient_id"] in masks.index else None
     if mask is not None and f"kidney_{mask['side']}" == region:
         for letter, column in PARTS.items():
             if np.isfinite(mask[letter]):

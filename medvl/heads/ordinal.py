@@ -88,7 +88,7 @@ def fit_ordinal(
     best: tuple[float, Array, float] | None = None
     for penalty in sorted(penalties, reverse=True):
         known = (rows, y, penalty)
-        start = minimize(_loss, start, known, "L-BFGS-B", jac=True, options={"maxiter": 2000, "gtol": 1e-7}).x
+        start = minimize(_loss, start, known, "L-BFGS-B", jac=True, options={"maxiter": 500, "gtol": 1e-6}).x
         loss = _loss(start, held, y_held, 0.0)[0]
         if best is None or loss < best[0]:
             best = (loss, start, penalty)

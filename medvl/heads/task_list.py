@@ -59,9 +59,9 @@ class Clinical(_Strict):
 class Least(_Strict):
     """Rows of a class in training and in test, and events of an endpoint in training and in test."""
 
-    training: int = Field(10, ge=1)
-    test: int = Field(10, ge=2)
-    events: int = Field(10, ge=1)
+    training: int = Field(default=10, ge=1)
+    test: int = Field(default=10, ge=2)
+    events: int = Field(default=10, ge=1)
 
 
 class TenTasks(_Strict):
