@@ -31,7 +31,7 @@ from medvl.evaluation.calibration import calibrate
 from medvl.evaluation.embedded import Embedded
 from medvl.evaluation.fractions import FRACTIONS, fraction_subset
 from medvl.evaluation.intervals import bootstrap
-from medvl.evaluation.metrics import auroc
+from medvl.evaluation.metrics import auroc, auroc_of
 from medvl.evaluation.phantom_truth import patient_of, truth_of
 from medvl.heads.probe import fit_linear_probe
 from medvl.heads.ways import Towers
@@ -272,7 +272,7 @@ def scored(task: Task, held: Any, test: Any, draws: int) -> dict[str, Any]:
     said = fitted.probability(test) >= fitted.threshold
     return {
         "auroc": auroc(y, test),
-        "ci": bootstrap(lambda rows: auroc(y[rows], test[rows]), who, n=draws),
+        "ci": bootstrap(auroc_of(y, test), who, n=draws),
         "sensitivity": float(said[y == 1].mean()),
         "specificity": float(1 - said[y == 0].mean()),
     }

@@ -25,8 +25,8 @@ from painted_tables import tables
 
 from medvl.data.cohort import Cohort
 from medvl.data.painted_cohort import PaintedCohort, build_painted
-from medvl.evaluation.intervals import bootstrap
-from medvl.evaluation.metrics import auroc
+from medvl.evaluation.intervals import bootstrap, paired_bootstrap
+from medvl.evaluation.metrics import auroc, auroc_of, harrell_of
 from medvl.heads.probe import fit_linear_probe
 from medvl.recipe import Recipe, load_recipe
 from medvl.survival.cox import fit_cox
@@ -154,7 +154,7 @@ def zero_shot(reader: Reader, part: KindData, features: torch.Tensor, draws: int
 
 def area(labels: NDArray[Any], scores: NDArray[Any], patients: NDArray[Any], draws: int) -> dict[str, Any]:
     """AUROC, interval by patient, counts."""
-    low, high = bootstrap(lambda r: auroc(labels[r], scores[r]), patients, n=draws)
+    low, high = bootstrap(auroc_of(labels, scores), patients, n=draws)
     return {"n": len(labels), "present": int(labels.sum()), "value": auroc(labels, scores), "ci": [low, high]}
 
 
@@ -235,10 +235,11 @@ def survival(data: dict[str, dict[str, KindData]], pooled: dict[str, Array], dra
     for names in (("image",), ("size",), ("clinical",), ("clinical", "size"), ("clinical", "image")):
         chosen[" + ".join(names)] = out_of_fold([blocks[n] for n in names], t, e, seed)
     for name, risk in chosen.items():
-        low, high = bootstrap(lambda r, risk=risk: harrell(t[r], e[r], risk[r]), np.arange(len(t)), n=draws)
+        low, high = bootstrap(harrell_of(t, e, risk), np.arange(len(t)), n=draws)
         out[name] = {"value": harrell(t, e, risk), "ci": [low, high]}
-    gain = lambda r: harrell(t[r], e[r], chosen["clinical + image"][r]) - harrell(t[r], e[r], chosen["clinical"][r])  # noqa: E731
-    out["gain of image over clinical"] = {"value": gain(np.arange(len(t))), "ci": bootstrap(gain, np.arange(len(t)), n=draws)}
+    both, without = (harrell_of(t, e, chosen[name]) for name in ("clinical + image", "clinical"))
+    gain = paired_bootstrap(both, without, np.arange(len(t)), n=draws)
+    out["gain of image over clinical"] = {"value": gain.value, "ci": [gain.low, gain.high]}
     return out
 
 

@@ -70,8 +70,8 @@ def scans(options: argparse.Namespace) -> Any:
 
 def measure(options: argparse.Namespace, part: Any) -> dict[str, Any]:
     """Every finding both ways, and the difference with its interval by patient."""
-    from medvl.evaluation.intervals import bootstrap
-    from medvl.evaluation.metrics import auroc
+    from medvl.evaluation.intervals import bootstrap, paired_bootstrap
+    from medvl.evaluation.metrics import auroc, auroc_of
     from medvl.recipe import load_recipe
     from medvl.text.prompts import load_findings
     from medvl.training.answers import answers, region_names
@@ -91,13 +91,16 @@ def measure(options: argparse.Namespace, part: Any) -> dict[str, Any]:
             continue
         y = known.labels
         a, b = (reader.margins(finding, names, features)[known.rows] for features in (one, mean))
-        out[finding.key] = {"n": len(y), "present": int(y.sum()), "single": auroc(y, a), "fused": auroc(y, b)} | {
-            name: bootstrap(statistic, known.patients, n=options.draws)
-            for name, statistic in {
-                "single_ci": lambda r, y=y, a=a: auroc(y[r], a[r]),
-                "fused_ci": lambda r, y=y, b=b: auroc(y[r], b[r]),
-                "gain_ci": lambda r, y=y, a=a, b=b: auroc(y[r], b[r]) - auroc(y[r], a[r]),
-            }.items()
+        single, fused = auroc_of(y, a), auroc_of(y, b)
+        gain = paired_bootstrap(fused, single, known.patients, n=options.draws)
+        out[finding.key] = {
+            "n": len(y),
+            "present": int(y.sum()),
+            "single": auroc(y, a),
+            "fused": auroc(y, b),
+            "single_ci": bootstrap(single, known.patients, n=options.draws),
+            "fused_ci": bootstrap(fused, known.patients, n=options.draws),
+            "gain_ci": (gain.low, gain.high),
         }
     told = {"run": run.folder.name, "patients": len(np.unique(part.texts.rows)), "kidneys": len(part), "phases": options.phases}
     return {**told, "findings": out, "unseen": unseen(part, reader, mean)}
@@ -106,7 +109,7 @@ def measure(options: argparse.Namespace, part: Any) -> dict[str, Any]:
 def unseen(part: Any, reader: Any, features: Any) -> dict[str, Any]:
     """Findings that the phase of the main scan cannot show but another scan's can: scores of the mean alone."""
     from medvl.evaluation.intervals import bootstrap
-    from medvl.evaluation.metrics import auroc
+    from medvl.evaluation.metrics import auroc, auroc_of
     from medvl.evaluation.phantom_truth import patient_of, truth_of
     from medvl.training.answers import region_names
 
@@ -125,7 +128,7 @@ def unseen(part: Any, reader: Any, features: Any) -> dict[str, Any]:
         rows = np.flatnonzero([t is not None for t in truth])
         y, scores = np.array([truth[i] for i in rows]), reader.margins(finding, names, features)[rows]
         if len(set(y.tolist())) == 2:
-            interval = bootstrap(lambda r, y=y, s=scores: auroc(y[r], s[r]), part.texts.rows[rows], n=200)
+            interval = bootstrap(auroc_of(y, scores), part.texts.rows[rows], n=200)
             out[finding.key] = {"n": len(y), "present": int(y.sum()), "fused": auroc(y, scores), "fused_ci": interval}
     return out
 

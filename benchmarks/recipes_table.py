@@ -14,21 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvl.evaluation.metrics import auroc_of
+from medvl.evaluation.ranking import hits_at
+
 GALLERY = 200
 Raw = Mapping[str, NDArray[Any]]
 Array = NDArray[np.float64]
-
-
-def weighted_auroc(labels: NDArray[np.int64], scores: Array, weights: Array) -> Array:
-    """(K,) AUROC under K weightings (K, N) of the rows, ties counted half; NaN where one class has no weight."""
-    values, group = np.unique(scores, return_inverse=True)
-    absent, present = (np.zeros((len(weights), len(values))) for _ in range(2))
-    for total, which in ((absent, 0), (present, 1)):
-        rows = np.flatnonzero(labels == which)
-        np.add.at(total, (slice(None), group[rows]), weights[:, rows])
-    below = np.cumsum(absent, 1) - absent / 2
-    pairs = absent.sum(1) * present.sum(1)
-    return np.where(pairs > 0, (below * present).sum(1) / np.maximum(pairs, 1e-12), np.nan)
 
 
 def resamples(n_patients: int, draws: int) -> Array:
@@ -41,7 +32,7 @@ def resamples(n_patients: int, draws: int) -> Array:
 def mean_auroc(raw: Raw, taken: Array) -> Array:
     """(K,) mean over findings."""
     keys = sorted(name.removesuffix(".label") for name in raw if name.endswith(".label"))
-    rows = [weighted_auroc(raw[f"{k}.label"], raw[f"{k}.score"].astype(float), taken[:, raw[f"{k}.row"]]) for k in keys]
+    rows = [auroc_of(raw[f"{k}.label"], raw[f"{k}.score"]).of(taken[:, raw[f"{k}.row"]]) for k in keys]
     return np.asarray(np.nanmean(rows, axis=0))
 
 
@@ -55,9 +46,7 @@ def recall_at_5(raw: Raw, taken: Array) -> Array:
         block = order[start : start + size]
         for matrix in (similarity, similarity.T):
             part = matrix[np.ix_(block, block)]
-            own = np.diag(part)[:, None]
-            hit = np.clip((5 - (part > own).sum(1)) / (part == own).sum(1), 0, 1)
-            rates.append((hit * taken[:, block]).sum(1) / np.maximum(taken[:, block].sum(1), 1))
+            rates.append((hits_at(part, 5) * taken[:, block]).sum(1) / np.maximum(taken[:, block].sum(1), 1))
     return np.asarray(np.mean(rates, axis=0))
 
 

@@ -27,6 +27,7 @@ from sksurv.metrics import concordance_index_censored, concordance_index_ipcw, c
 from sksurv.util import Surv
 
 from medvl.evaluation.intervals import bootstrap
+from medvl.evaluation.metrics import harrell_of
 from medvl.survival.calibration import calibration_groups
 from medvl.survival.covariates import fit_covariates
 from medvl.survival.cox import fit_cox
@@ -210,7 +211,7 @@ def scored(t: Array, e: Array, parts: list[tuple[Array, Predictions]], grid: Arr
 
 
 def interval(t: Array, e: Array, risk: Array, draws: int) -> str:
-    low, high = bootstrap(lambda rows: harrell(t[rows], e[rows], risk[rows]), np.arange(len(t)), n=draws)
+    low, high = bootstrap(harrell_of(t, e, risk), np.arange(len(t)), n=draws)
     return f"{harrell(t, e, risk):.3f} ({low:.3f} to {high:.3f})"
 
 

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from medvl.survival.steps import KaplanMeier, checked, kaplan_meier
 
 Array = NDArray[np.float64]
+PAIRS = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +75,17 @@ def harrell(time: ArrayLike, event: ArrayLike, risk: ArrayLike) -> float:
 def weighted_harrell(time: ArrayLike, event: ArrayLike, risk: ArrayLike, weights: Array) -> Array:
     """(D,) Harrell's C under each line of case weights (D, N), a pair weighing their product; NaN without a comparable pair.
 
-    Counts as weights give `harrell` of the rows repeated so often: many draws of a bootstrap by two products of matrices, in
-    O(N**2) memory. Other arguments as `harrell`.
+    Counts as weights give `harrell` of the rows repeated so often: many draws of a bootstrap by products of matrices. Other
+    arguments as `harrell`. O(D N**2), in bounded memory.
     """
     t, e, r = _columns(time, event, risk)
-    later = e[:, None] & ((t[None] > t[:, None]) | ((t[None] == t[:, None]) & ~e[None]))
-    good = later * ((r[None] < r[:, None]) + 0.5 * (r[None] == r[:, None]))
-    pairs, hits = (np.einsum("di,di->d", weights @ m.astype(np.float64), weights) for m in (later, good))
+    pairs, hits = np.zeros((2, len(weights)))
+    for some in np.array_split(np.flatnonzero(e), 1 + e.sum() * len(t) // PAIRS):
+        at, own = t[some, None], weights[:, some]
+        later = (t > at) | ((t == at) & ~e)
+        good = later * ((r < r[some, None]) + 0.5 * (r == r[some, None]))
+        pairs += np.einsum("di,di->d", weights @ later.T.astype(np.float64), own)
+        hits += np.einsum("di,di->d", weights @ good.T, own)
     return np.asarray(np.divide(hits, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))
 
 

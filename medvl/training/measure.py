@@ -7,7 +7,6 @@ likelier it makes their findings than they are on average, and points by attenti
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from medvl.evaluation.intervals import bootstrap
-from medvl.evaluation.metrics import auroc
-from medvl.evaluation.ranking import hits_at, median_rank
-from medvl.survival.measures import harrell
+from medvl.evaluation.metrics import auroc, auroc_of, harrell_of
+from medvl.evaluation.ranking import DEPTHS, retrieval_scores
 from medvl.survival.model import fit_survival
 from medvl.text.relations import existence
 from medvl.training.answers import answers, region_names
@@ -56,7 +54,7 @@ def finding_table(
         if not known.both:
             continue
         labels, scores = known.labels, reader.margins(finding, region_names(part), features[finding.region])[known.rows]
-        interval = bootstrap(partial(_auroc_of, labels, scores), known.patients, n=draws) if draws else None
+        interval = bootstrap(auroc_of(labels, scores), known.patients, n=draws) if draws else None
         out[finding.key] = {
             "n": len(labels),
             "present": int(labels.sum()),
@@ -110,26 +108,15 @@ def _matched(reader: Reader, images: Tensor, texts: Tensor) -> NDArray[np.float6
 
 def retrieval_table(similarity: NDArray[np.float64], draws: int) -> dict[str, Any]:
     """Recall at 1, 5 and 10 and median rank both ways, in galleries of `GALLERY` drawn without overlap."""
-    order = np.random.default_rng(0).permutation(len(similarity))
-    size = min(GALLERY, len(order))
-    galleries = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
-    out: dict[str, Any] = {"gallery": size, "galleries": len(galleries)}
+    out: dict[str, Any] = {}
     for way, matrix in (("image_to_report", similarity), ("report_to_image", similarity.T)):
-        blocks = [matrix[np.ix_(g, g)] for g in galleries]
-        for k in (1, 5, 10):
-            hits = np.concatenate([hits_at(block, k) for block in blocks])
-            interval = bootstrap(partial(_mean_of, hits), np.arange(len(hits)), n=draws) if draws else None
-            out[f"{way}_recall_at_{k}"] = {"value": round(float(hits.mean()), 4), "ci": [round(v, 4) for v in interval or ()]}
-        out[f"{way}_median_rank"] = float(np.mean([median_rank(block) for block in blocks]))
+        found = retrieval_scores(matrix, np.arange(len(matrix)), gallery=min(GALLERY, len(matrix)), draws=draws)
+        out |= {"gallery": found["gallery"], "galleries": found["galleries"]}
+        for k in DEPTHS:
+            told = found[f"recall_at_{k}"]
+            out[f"{way}_recall_at_{k}"] = {"value": round(told["value"], 4), "ci": [round(v, 4) for v in told["ci"]]}
+        out[f"{way}_median_rank"] = found["median_rank"]["value"]
     return out
-
-
-def _auroc_of(labels: NDArray[np.int64], scores: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
-    return auroc(labels[rows], scores[rows])
-
-
-def _mean_of(values: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
-    return float(values[rows].mean())
 
 
 def survival_table(
@@ -160,12 +147,9 @@ def survival_table(
     usable = np.array([i for i, f in enumerate(found) if f and np.isfinite(time[i])])
     risk = np.array([fitted.risk(found[i], ages[i]) for i in usable])
     t, e = time[usable], event[usable]
-
-    def c(chosen: NDArray[np.int64]) -> float:
-        return harrell(t[chosen], e[chosen], risk[chosen])
-
-    interval = bootstrap(c, np.arange(len(usable)), n=min(draws, 400)) if draws else ()
-    value = round(c(np.arange(len(usable))), 4)
+    c, everyone = harrell_of(t, e, risk), np.arange(len(usable))
+    interval = bootstrap(c, everyone, n=min(draws, 400)) if draws else ()
+    value = round(float(c(everyone)), 4)
     return {"n": len(usable), "events": int(e.sum()), "c_index": value, "ci": [round(v, 4) for v in interval]}
 
 

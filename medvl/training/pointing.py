@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from medvl.evaluation.grounding import pointing
 from medvl.evaluation.intervals import bootstrap
+from medvl.evaluation.metrics import average_of
 from medvl.training.reader import Reader
 from medvl.training.samples import KindData
 
@@ -46,7 +46,7 @@ def pointing_table(
     for name in ("all", *sorted({h[0] for h in hits})):
         mine = [h for h in hits if name in ("all", h[0])]
         rate = np.array([h[2] for h in mine])
-        interval = bootstrap(partial(_mean_of, rate), [h[1] for h in mine], n=draws) if draws else ()
+        interval = bootstrap(average_of(rate), [h[1] for h in mine], n=draws) if draws else ()
         chance = round(float(np.mean([h[3] for h in mine])), 4)
         out[name] = {
             "n": len(mine),
@@ -55,7 +55,3 @@ def pointing_table(
             "chance": chance,
         }
     return out
-
-
-def _mean_of(values: NDArray[np.float64], rows: NDArray[np.int64]) -> float:
-    return float(values[rows].mean())
