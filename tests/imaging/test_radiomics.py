@@ -42,7 +42,7 @@ def test_reference_values_of_configuration_c(shared_data: Path) -> None:
     found = radiomics(read_nifti(folder / "repo_image.nii.gz"), mask, settings=settings)
     with (folder / "ibsi_reference_config_c.csv").open(encoding="utf-8", newline="") as file:
         known = {r["tag"]: r for r in csv.DictReader(file, delimiter=";") if r["tolerance"] and not r["tag"].endswith("_3D_avg")}
-    known = {tag: row for tag, row in known.items() if tag.split("_")[0] in FAMILIES}
+    known = {tag: row for tag, row in known.items() if tag.split("_")[0] in FAMILIES and not tag.endswith("_roi")}
     assert set(known) - set(found) == {"morph_moran_i", "morph_geary_c"}
     off = {
         t: (found[t], r)
