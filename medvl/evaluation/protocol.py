@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from medvl.errors import ConfigError, did_you_mean
+from medvl.survival.endpoints import MIN_EVENTS
 
 
 class _Strict(BaseModel):
@@ -45,7 +46,7 @@ class Minimum(_Strict):
     patients: int = Field(default=20, ge=2)
     present: int = Field(default=5, ge=1)
     absent: int = Field(default=5, ge=1)
-    events: int = Field(default=10, ge=1)
+    events: int = Field(default=MIN_EVENTS, ge=1)
     subgroup: int = Field(default=5, ge=1)
 
 

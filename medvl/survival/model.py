@@ -112,7 +112,7 @@ def fit_survival(
     """Fit weights and baseline on training patients; `reference` holds theirs, which `dataclasses.replace` can change.
 
     Raises:
-        ValueError: fewer than ten events, or no patient has a region.
+        ValueError: fewer than `MIN_EVENTS` events, or no patient has a region.
 
     Ties are Efron's, in the weights and in the baseline.
     """

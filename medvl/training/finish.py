@@ -25,6 +25,7 @@ from medvl.models.bundle import Bundle, seal
 from medvl.models.config import ClipConfig
 from medvl.models.localiser import Localiser
 from medvl.models.system import System
+from medvl.survival.endpoints import MIN_EVENTS
 from medvl.survival.model import SurvivalModel, fit_survival
 from medvl.text.prompts import FindingList
 from medvl.training.batches import to_pixels
@@ -34,7 +35,6 @@ from medvl.training.recipe_stage import Trained
 from medvl.training.run import Workspace, stage_folder
 from medvl.training.samples import KindData, ages_and_outcomes
 
-MIN_EVENTS = 10
 BATCH = 64
 REFERENCES = 256
 
@@ -80,7 +80,7 @@ def reference_of(regions: Mapping[str, Regions]) -> dict[str, Tensor]:
 
 
 def survival_of(work: Workspace, units: Mapping[str, Tensor], validation_units: Mapping[str, Tensor]) -> SurvivalModel | None:
-    """Fit on training patients; percentiles refer to validation patients. None where fewer than ten events are known."""
+    """Fit on training patients; percentiles refer to validation patients. None where fewer than `MIN_EVENTS` events are known."""
     cohort = next(iter(work.train.values())).cohort
     ages, time, event = ages_and_outcomes(cohort.cases)
     rows = by_patient(work.train, units)
