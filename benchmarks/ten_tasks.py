@@ -178,9 +178,12 @@ def draw(told: Mapping[str, Any], path: Path) -> None:
             panel.axhline(clinical["value"], color="#b4561f", lw=1.2, ls="--", label="clinical facts, all labels")
         panel.axhline(0 if task["main"] == "quadratic kappa" else 0.5, color="#9aa3ad", lw=0.8)
         panel.set(xscale="log", title=f"{task['label']} ({name})", xlabel="training patients (%)", ylabel=task["main"])
+        panel.set_ylim(*((-0.25, 1.0) if task["main"] == "quadratic kappa" else (0.45, 1.0)))
         panel.set_xticks([1, 10, 100], ["1", "10", "100"])
         panel.spines[["top", "right"]].set_visible(False)
-    panels[0][0].legend(fontsize=7, frameon=False, loc="upper left")
+        panel.plot([], [], ".", color="#5a6470", ms=3, label="each draw")
+    handles, names = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)
 
 
