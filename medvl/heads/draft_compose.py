@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from numpy.typing import ArrayLike
 
-from medvl.heads.draft_library import ReportLibrary, Taken, states_exactly
+from medvl.heads.draft_library import Lookup, ReportLibrary, Taken, states_exactly
 from medvl.heads.draft_statements import Stated, linked, ontology_for, parents_of, phrases_of, statements_of
 from medvl.heads.drafts import DraftSentence, Verdict, title
 from medvl.text.ontology import Ontology
@@ -42,9 +42,9 @@ def grounded_draft(
     """
     out: list[DraftSentence] = []
     for region, own in by_region(verdicts).items():
-        taken: list[Taken] = []
+        taken = Lookup()
         if library is not None and embeddings is not None and region in embeddings:
-            taken = list(library.sentences(*library.nearest(embeddings[region], region, neighbours, exclude=exclude)))
+            taken = Lookup(library.sentences(*library.nearest(embeddings[region], region, neighbours, exclude=exclude)))
         out += _region(region, own, taken)
     return tuple(out)
 
@@ -64,7 +64,7 @@ def captioned_draft(verdicts: Sequence[Verdict], texts: Mapping[str, tuple[str, 
     )
 
 
-def _region(region: str, own: Mapping[str, Verdict], taken: Sequence[Taken]) -> list[DraftSentence]:
+def _region(region: str, own: Mapping[str, Verdict], taken: Lookup) -> list[DraftSentence]:
     if all(v.region_wide for v in own.values()):
         reason = next((r for v in own.values() for r in v.reasons), "it was not usable")
         return [_open(f"{title(region)} not assessed: {reason}.", region, list(own.values()))]
@@ -92,7 +92,7 @@ def _region(region: str, own: Mapping[str, Verdict], taken: Sequence[Taken]) -> 
 
 
 def _present(
-    attribute: str, own: Mapping[str, Verdict], taken: Sequence[Taken], ontology: Ontology
+    attribute: str, own: Mapping[str, Verdict], taken: Lookup, ontology: Ontology
 ) -> tuple[Taken | Stated, list[Stated]]:
     """The sentence on a present finding, from the nearest report that has a fitting one, and one on traits left unsaid."""
     traits, region = parents_of(ontology), own[attribute].region

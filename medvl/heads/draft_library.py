@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import count
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -87,12 +89,30 @@ class ReportLibrary:
                         yield Taken(again, self.patient_ids[row], float(score))
 
 
-def reusable(sentence: str, region: str) -> Iterator[Stated]:
+class Lookup:
+    """Sentences that are read only as far as somebody asks, and only once however often they are gone through."""
+
+    def __init__(self, source: Iterable[Taken] = ()) -> None:
+        self._source, self._read = iter(source), list[Taken]()
+
+    def __iter__(self) -> Iterator[Taken]:
+        for k in count():
+            if k == len(self._read):
+                following = next(self._source, None)
+                if following is None:
+                    return
+                self._read.append(following)
+            yield self._read[k]
+
+
+@lru_cache(maxsize=1 << 15)
+def reusable(sentence: str, region: str) -> tuple[Stated, ...]:
     """The sentence as it may be said of another patient, or nothing.
 
     Comparisons and advice go, lengths become `SIZE_MARK`. Sentences that still give a number, a count, a grade or a place, name
     the other side or another organ, or do not stand alone, are not used: nothing that the model has said bears them out.
     """
+    kept: list[Stated] = []
     for text in map(unmeasured, visible_sentences([sentence]).kept):
         topic, _, side = region.partition("_")
         if _UNVERIFIED.search(text.replace(SIZE_MARK, "")) or side_of(text) not in {None, side or None}:
@@ -101,7 +121,8 @@ def reusable(sentence: str, region: str) -> Iterator[Stated]:
             continue
         found = statements_of(text, ontology_for(region))
         if len(found) == 1 and found[0].status and not found[0].extra and not found[0].refers:
-            yield found[0]
+            kept.append(found[0])
+    return tuple(kept)
 
 
 def unmeasured(text: str) -> str:

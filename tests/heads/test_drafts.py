@@ -116,7 +116,7 @@ def test_present_findings_are_told_in_the_nearest_report_that_says_just_that() -
     ],
 )
 def test_what_no_verdict_bears_out_is_not_said_again(sentence: str) -> None:
-    assert list(reusable(sentence, "kidney_left")) == []
+    assert reusable(sentence, "kidney_left") == ()
 
 
 def test_no_number_of_another_patient_gets_into_a_draft() -> None:
