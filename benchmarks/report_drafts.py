@@ -160,10 +160,12 @@ def draft(
         at_random = {r: known.texts[rng.choice([k for k, of in enumerate(known.regions) if of == r])] for r in mine}
         nearest = {r: known.texts[known.nearest(images[r], r, 1)[0][0]] for r in mine}
         greedy, beam = (Draft(captioned_draft(verdicts, {r: told[k] for r, k in mine.items()})) for told in said_of)
+        checked = Draft(captioned_draft(verdicts, {r: (t, 0.0) for r, t in nearest.items()}, "retrieved"))
         for name, value in (
             ("most frequent training text", {r: normal[r] for r in mine}),
             ("random training report", at_random),
             ("nearest training report as it is", nearest),
+            ("nearest training report, unsupported sentences left out", checked),
             ("captioner, greedy", greedy),
             ("captioner, 3 beams", beam),
             ("captioner, 3 beams, unsupported sentences left out", Draft(beam.sentences)),
@@ -211,7 +213,10 @@ def report(drafts: Mapping[str, list[Draft | dict[str, str]]], references: Texts
         lines.append(f"\n{name} less nearest report, paired: " + "; ".join(f"{c} {told(less[c])}" for c in columns))
     support = Counter(s.support for d in drafts["captioner, 3 beams"] if isinstance(d, Draft) for s in d.sentences)
     source = Counter(s.source for d in drafts["retrieval-grounded"] if isinstance(d, Draft) for s in d.sentences)
-    lines.append(f"\n{len(patients)} patients; sentences of the captioner: {dict(support)}; of retrieval: {dict(source)}")
+    left_open = sum(t.count("cannot be decided") for row in texts_of("", drafts["retrieval-grounded"]) for t in row.values())
+    lines.append(
+        f"\n{len(patients)} patients; sentences of the captioner: {dict(support)}; of retrieval: {dict(source)}, {left_open} of them on what is undecided"
+    )
     return "\n".join(lines)
 
 

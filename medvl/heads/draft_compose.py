@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from numpy.typing import ArrayLike
 
-from medvl.heads.draft_library import Lookup, ReportLibrary, Taken, states_exactly
+from medvl.heads.draft_library import SIZE_MARK, Lookup, ReportLibrary, Taken, states_exactly
 from medvl.heads.draft_statements import Stated, linked, ontology_for, parents_of, phrases_of, statements_of
-from medvl.heads.drafts import DraftSentence, Verdict, title
+from medvl.heads.drafts import DraftSentence, Source, Verdict, title
 from medvl.text.ontology import Ontology
 from medvl.text.scope import ABSENT
 
@@ -49,16 +49,19 @@ def grounded_draft(
     return tuple(out)
 
 
-def captioned_draft(verdicts: Sequence[Verdict], texts: Mapping[str, tuple[str, float]]) -> tuple[DraftSentence, ...]:
+def captioned_draft(
+    verdicts: Sequence[Verdict], texts: Mapping[str, tuple[str, float]], source: Source = "generated"
+) -> tuple[DraftSentence, ...]:
     """A captioner's texts, each sentence checked against the verdicts.
 
     Args:
         verdicts: of all regions.
         texts: by region, with the mean log probability of a token.
+        source: of the sentences, where they are no captioner's.
     """
     found = by_region(verdicts)
     return tuple(
-        linked(stated, region, "generated", found.get(region, {}), log_probability=round(score, 4))
+        linked(stated, region, source, found.get(region, {}), log_probability=round(score, 4))
         for region, (text, score) in texts.items()
         for stated in statements_of(text, ontology_for(region))
     )
@@ -81,7 +84,7 @@ def _region(region: str, own: Mapping[str, Verdict], taken: Lookup) -> list[Draf
             out += [linked(stated, region, "template", own) for stated in rest]
     absent = [v for key, v in own.items() if v.verdict == "absent" and key not in parents]
     out += [linked(stated, region, "template", own) for stated in _absent(absent, region, ontology)]
-    phrases = phrases_of(ontology) | {key: v.label[0].lower() + v.label[1:] for key, v in own.items() if key in parents}
+    phrases = phrases_of(ontology)
     for key, verdict in own.items():
         parent = own.get(parents.get(key, ""))
         if verdict.verdict == "undecided" and (parent is None or parent.verdict != "undecided"):
@@ -98,12 +101,12 @@ def _present(
     traits, region = parents_of(ontology), own[attribute].region
     told = f"There is {phrases_of(ontology)[attribute]}{_at(region)}"
     fitting = next((t for t in taken if states_exactly(t.stated, attribute, own, traits)), None)
-    say = ontology.attributes["flags"] if ontology.attributes else {}
+    say = _sayings(ontology)
     unsaid = [
-        str(say[key]["say"][verdict.verdict])
+        str(say[key][verdict.verdict])
         for key, verdict in own.items()
         if traits.get(key) == attribute
-        and "say" in say.get(key, {})
+        and key in say
         and verdict.verdict != "undecided"
         and not (fitting and key in fitting.stated.status)
     ]
@@ -111,6 +114,15 @@ def _present(
     if fitting is None:
         return template, []
     return fitting, [template] if unsaid else []
+
+
+def _sayings(ontology: Ontology) -> dict[str, Mapping[str, str]]:
+    """Trait to how it is told of its finding, present or absent; how large it is without a number, which nobody measured."""
+    if not ontology.attributes:
+        return {}
+    flags = {key: rules["say"] for key, rules in ontology.attributes["flags"].items() if "say" in rules}
+    large = {"present": f"of large size {SIZE_MARK}", "absent": f"of smaller size {SIZE_MARK}"}
+    return {ontology.attributes["large"]["key"]: large, **flags}
 
 
 def _absent(absent: Sequence[Verdict], region: str, ontology: Ontology) -> list[Stated]:

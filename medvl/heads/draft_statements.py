@@ -124,10 +124,10 @@ def parents_of(ontology: Ontology) -> dict[str, str]:
 
 
 def phrases_of(ontology: Ontology) -> dict[str, str]:
-    """What each present-or-absent attribute is called in a sentence, such as ``a left pleural effusion``; traits left out."""
-    flags = ontology.attributes.get("flags", {}) if ontology.attributes else {}
-    return {
-        name: str(rules.get("say", rules.get("label", name.replace("_", " ")))).replace("{side}", side)
-        for name, side, rules in binary_attributes(ontology)
-        if name not in flags
-    }
+    """What each present-or-absent attribute is called in a sentence, such as ``a left pleural effusion``."""
+    out = {}
+    for name, side, rules in binary_attributes(ontology):
+        label = str(rules.get("label", name.replace("_", " ")))
+        said = rules.get("say", label)
+        out[name] = (said if isinstance(said, str) else label).replace("{side}", side)
+    return out

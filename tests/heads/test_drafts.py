@@ -62,6 +62,11 @@ def test_traits_of_a_present_mass_are_told_and_those_of_no_mass_are_not() -> Non
     draft = Draft(grounded_draft(asked("kidney_left", renal_mass="present", **traits)))
     labels = extract_text(draft.regions()["kidney_left"], ontology_for("kidney_left"))
     assert {k: labels[k] for k in traits} == {k: CODE[v] for k, v in traits.items()}
+    assert labels["mass_size_mm"] is None
+    for large in CODE:
+        [*_, last] = grounded_draft(asked("kidney_left", renal_mass="present", mass_large=large))
+        size = extract_text(last.text, ontology_for("kidney_left"))["mass_size_mm"]
+        assert size is None and ("large" in last.text) == (large != "absent") and not any(c.isdigit() for c in last.text)
     undecided = grounded_draft(asked("kidney_left", renal_mass="undecided", mass_cystic="undecided"))
     assert len(undecided) == 1 and "cannot be decided" in undecided[0].text
     gone = grounded_draft(asked("kidney_left", renal_mass="absent", mass_cystic="present"))
