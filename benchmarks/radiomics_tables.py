@@ -20,6 +20,7 @@ Array = NDArray[np.float64]
 Rows = dict[tuple[str, str, str], dict[str, float]]
 SPLITS = ("validation", "test")
 OF_MASS = ("renal_mass_large", "mass_cystic", "mass_exophytic", "mass_necrosis", "mass_calcification", "mass_avid_enhancement")
+OF_BOTH = ("mass_exophytic",)  # where a mass lies in its kidney
 OF_KIDNEY = ("renal_mass", "renal_cyst", "renal_stone", "hydronephrosis")
 TUNED = 0.3
 COX_PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
@@ -34,8 +35,8 @@ def compare(rows: Mapping[str, Rows], deep: Mapping[str, Embedded], draws: int) 
     """Tables of findings and survival; every column is measured on the same regions."""
     lines = []
     for finding in (*OF_KIDNEY, *OF_MASS):
-        part = "kidney" if finding in OF_KIDNEY else "mass"
-        sets = {split: known(rows[split], deep[split], part, finding) for split in SPLITS}
+        parts = ("kidney",) if finding in OF_KIDNEY else ("mass", "kidney") if finding in OF_BOTH else ("mass",)
+        sets = {split: known(rows[split], deep[split], parts, finding) for split in SPLITS}
         n = {split: len(s["labels"]) for split, s in sets.items()}
         labels, who = sets["test"]["labels"], sets["test"]["who"]
         scores = {"radiomics": probed(sets, "radiomics"), "probe": probed(sets, "pooled"), "zero-shot": sets["test"]["margin"]}
@@ -48,7 +49,7 @@ def compare(rows: Mapping[str, Rows], deep: Mapping[str, Embedded], draws: int) 
             d = paired_bootstrap(areas["radiomics"], areas[name], who, n=draws)
             cells.append(f"{d.value:+.3f} ({d.low:+.3f} to {d.high:+.3f})")
         present = f"{labels.sum()} of {n['test']}, learned from {n['validation']}"
-        lines.append([f"{finding.replace('_', ' ')} ({part})", present, *cells])
+        lines.append([f"{finding.replace('_', ' ')} ({' and '.join(parts)})", present, *cells])
     head = ["finding (mask)", "present in test", "radiomics", "deep, probe", "deep, zero-shot"]
     table = grid([*head, "radiomics - probe", "radiomics - zero-shot"], lines)
     refused = {s: sum(not v for v in found.values()) for s, found in rows.items()}
@@ -59,15 +60,16 @@ def compare(rows: Mapping[str, Rows], deep: Mapping[str, Embedded], draws: int) 
     return "\n\n".join([told, table, survival_table(rows, deep, draws)])
 
 
-def known(rows: Rows, deep: Embedded, part: str, finding: str) -> dict[str, Any]:
+def known(rows: Rows, deep: Embedded, parts: tuple[str, ...], finding: str) -> dict[str, Any]:
     """Features, labels, patients and the deep model's own of regions that have them all."""
     places = {(p, r): i for i, (p, r) in enumerate(zip(deep.rows["patient_id"], deep.rows["region"], strict=True))}
     column = deep.column(finding)
-    pairs = [(v, places[k[:2]]) for k, v in rows.items() if k[2] == part and v and k[:2] in places]
+    found = {(p, r): [rows.get((p, r, part)) for part in parts] for p, r, part in rows if part == parts[0] and (p, r) in places}
+    pairs = [([x for part in told for x in part.values()], places[of]) for of, told in found.items() if all(told)]  # type: ignore[union-attr]
     pairs = [(v, i) for v, i in pairs if deep.truth[i, column] >= 0 and deep.usable[i]]
     at = np.array([i for _, i in pairs])
     return {
-        "radiomics": np.array([list(v.values()) for v, _ in pairs], dtype=np.float64),
+        "radiomics": np.array([v for v, _ in pairs], dtype=np.float64),
         "pooled": deep.pooled[at].astype(np.float64),
         "labels": deep.truth[at, column].astype(int),
         "margin": deep.margins[at, column].astype(np.float64),
