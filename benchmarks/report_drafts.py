@@ -213,10 +213,10 @@ def report(drafts: Mapping[str, list[Draft | dict[str, str]]], references: Texts
         lines.append(f"\n{name} less nearest report, paired: " + "; ".join(f"{c} {told(less[c])}" for c in columns))
     support = Counter(s.support for d in drafts["captioner, 3 beams"] if isinstance(d, Draft) for s in d.sentences)
     source = Counter(s.source for d in drafts["retrieval-grounded"] if isinstance(d, Draft) for s in d.sentences)
-    left_open = sum(t.count("cannot be decided") for row in texts_of("", drafts["retrieval-grounded"]) for t in row.values())
-    lines.append(
-        f"\n{len(patients)} patients; sentences of the captioner: {dict(support)}; of retrieval: {dict(source)}, {left_open} of them on what is undecided"
-    )
+    grounded = texts_of("", drafts["retrieval-grounded"])
+    left_open = sum(text.count("cannot be decided") for row in grounded for text in row.values())
+    lines.append(f"\n{len(patients)} patients; sentences of the captioner: {dict(support)}; of retrieval: {dict(source)}")
+    lines.append(f"of these {left_open} on what is undecided")
     return "\n".join(lines)
 
 

@@ -10,7 +10,7 @@ from medvl.heads.draft_library import SIZE_MARK, Lookup, ReportLibrary, Taken, s
 from medvl.heads.draft_statements import Stated, linked, ontology_for, parents_of, phrases_of, statements_of
 from medvl.heads.drafts import DraftSentence, Source, Verdict, title
 from medvl.text.ontology import Ontology
-from medvl.text.scope import ABSENT
+from medvl.text.scope import ABSENT, PRESENT
 
 NEIGHBOURS = 50
 
@@ -77,10 +77,8 @@ def _region(region: str, own: Mapping[str, Verdict], taken: Lookup) -> list[Draf
     for attribute, verdict in own.items():
         if verdict.verdict == "present" and attribute not in parents:
             first, rest = _present(attribute, own, taken, ontology)
-            if isinstance(first, Taken):
+            if first is not None:
                 out.append(linked(first.stated, region, "retrieved", own, (first.neighbour,)))
-            else:
-                out.append(linked(first, region, "template", own))
             out += [linked(stated, region, "template", own) for stated in rest]
     absent = [v for key, v in own.items() if v.verdict == "absent" and key not in parents]
     out += [linked(stated, region, "template", own) for stated in _absent(absent, region, ontology)]
@@ -94,26 +92,27 @@ def _region(region: str, own: Mapping[str, Verdict], taken: Lookup) -> list[Draf
     return out
 
 
-def _present(
-    attribute: str, own: Mapping[str, Verdict], taken: Lookup, ontology: Ontology
-) -> tuple[Taken | Stated, list[Stated]]:
-    """The sentence on a present finding, from the nearest report that has a fitting one, and one on traits left unsaid."""
-    traits, region = parents_of(ontology), own[attribute].region
-    told = f"There is {phrases_of(ontology)[attribute]}{_at(region)}"
+def _present(attribute: str, own: Mapping[str, Verdict], taken: Lookup, ontology: Ontology) -> tuple[Taken | None, list[Stated]]:
+    """A present finding in the words of the nearest report that says just that, if any, and templates for what is left to say."""
+    traits, say = parents_of(ontology), _sayings(ontology)
     fitting = next((t for t in taken if states_exactly(t.stated, attribute, own, traits)), None)
-    say = _sayings(ontology)
-    unsaid = [
-        str(say[key][verdict.verdict])
+    told = f"There is {phrases_of(ontology)[attribute]}{_at(own[attribute].region)}"
+    unsaid = {
+        key: verdict.verdict
         for key, verdict in own.items()
         if traits.get(key) == attribute
         and key in say
         and verdict.verdict != "undecided"
         and not (fitting and key in fitting.stated.status)
-    ]
-    template = _read(f"{told}{' ' * bool(unsaid)}{', '.join(unsaid)}.", ontology)
-    if fitting is None:
-        return template, []
-    return fitting, [template] if unsaid else []
+    }
+    if not unsaid:
+        return fitting, [] if fitting else [_read(f"{told}.", ontology)]
+    ordered = sorted(unsaid, key=lambda key: unsaid[key] == "absent")
+    together = _read(f"{told} {', '.join(say[key][unsaid[key]] for key in ordered)}.", ontology)
+    means = {key: PRESENT if v == "present" else ABSENT for key, v in unsaid.items() if key in ontology.attributes["flags"]}
+    if dict(together.status) == {attribute: PRESENT, **means}:
+        return fitting, [together]
+    return fitting, [_read(f"{told} {say[key][unsaid[key]]}.", ontology) for key in ordered]
 
 
 def _sayings(ontology: Ontology) -> dict[str, Mapping[str, str]]:

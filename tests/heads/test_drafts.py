@@ -58,10 +58,12 @@ def test_templates_read_back_as_the_verdicts_they_were_made_from(region: str) ->
 
 
 def test_traits_of_a_present_mass_are_told_and_those_of_no_mass_are_not() -> None:
-    traits = dict(zip(TRAITS[1:], ("absent", "present", "present", "absent", "absent"), strict=True))
-    draft = Draft(grounded_draft(asked("kidney_left", renal_mass="present", **traits)))
-    labels = extract_text(draft.regions()["kidney_left"], ontology_for("kidney_left"))
-    assert {k: labels[k] for k in traits} == {k: CODE[v] for k, v in traits.items()}
+    for values in itertools.product(("present", "absent"), repeat=5):
+        traits = dict(zip(TRAITS[1:], values, strict=True))
+        draft = Draft(grounded_draft(asked("kidney_left", renal_mass="present", **traits)))
+        labels = extract_text(draft.regions()["kidney_left"], ontology_for("kidney_left"))
+        assert {k: labels[k] for k in traits} == {k: CODE[v] for k, v in traits.items()}
+        assert all(s.supported for s in draft.sentences)
     assert labels["mass_size_mm"] is None
     for large in CODE:
         [*_, last] = grounded_draft(asked("kidney_left", renal_mass="present", mass_large=large))
