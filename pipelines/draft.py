@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medvl.errors import ConfigError
 
 from .built_in import bundle_folder
-from .console import emit_json, say, table
+from .console import emit_json, say
 
 if TYPE_CHECKING:
     from medvl.heads.drafts import Draft, DraftSentence, Verdict
@@ -155,14 +155,24 @@ def _write(out: Path, drafts: dict[str, Draft]) -> None:
 
 def _print(name: str, draft: Draft) -> None:
     say(draft.text())
-    rows = [
-        [s.region, s.text, s.source, s.support, _scores(s), ", ".join(s.unverified), " ".join(s.neighbours)]
-        for s in draft.sentences
-    ]
-    columns = ["region", "sentence", "source", "by the verdicts", "score", "says beyond them", "from"]
-    table(columns, rows, title=f"What each sentence rests on ({name})")
+    say(f"What each sentence rests on ({name}):")
+    for number, s in enumerate(draft.sentences):
+        rests = [
+            s.source,
+            s.support,
+            _scores(s),
+            *([f"says beyond the verdicts: {', '.join(s.unverified)}"] * bool(s.unverified)),
+        ]
+        rests += [f"against the verdict on {', '.join(s.against)}"] * bool(s.against)
+        rests += [f"words of {' '.join(s.neighbours)}"] * bool(s.neighbours)
+        say(f"{number}. {s.text}\n   {'; '.join(part for part in rests if part)}")
 
 
 def _scores(sentence: DraftSentence) -> str:
-    shown = (sentence.probabilities or {}).items()
-    return ", ".join(f"{key} {value:.2f}" for key, value in shown if value is not None)
+    peaks = sentence.peaks_lps or {}
+    shown = [
+        f"{key} {value:.2f}" + (f" at {' '.join(f'{mm:.0f}' for mm in peaks[key])} mm" if key in peaks else "")
+        for key, value in (sentence.probabilities or {}).items()
+        if value is not None
+    ]
+    return ", ".join(shown)
