@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--cohorts", type=Path, nargs="+", default=[Path("runs/cohorts"), Path("runs/drafts")])
     parser.add_argument("--out", type=Path, default=Path("runs/radiomics"))
     parser.add_argument(
-        "--patients", type=int, nargs=2, default=[200, 200], help="validation phantoms to learn from, test phantoms"
+        "--patients", type=int, nargs=2, default=[300, 300], help="validation phantoms to learn from, test phantoms"
     )
     parser.add_argument("--only", choices=STARTS, help="compute the features of this split and stop")
     parser.add_argument("--draws", type=int, default=1000)
