@@ -67,10 +67,11 @@ def calibration_of(
     return {"ece": ece, "recalibration": slope, "reliability": {**points, "n": curve.n.tolist()}}
 
 
-def decision_curve(labels: Labels, probability: Array) -> dict[str, Any]:
-    """Net benefit of the model and of treating all, at thresholds of 1 to 99 %."""
-    found = net_benefit(labels, probability, THRESHOLDS)
-    return {"threshold": plain(THRESHOLDS, 2), "model": plain(found.model), "treat_all": plain(found.treat_all)}
+def decision_curve(labels: Labels, probability: Array, patients: NDArray[np.str_], draws: int, seed: int) -> dict[str, Any]:
+    """Net benefit of the model and of treating all, at thresholds of 1 to 99 %; pointwise interval of the model over patients."""
+    found = net_benefit(labels, probability, THRESHOLDS, patients, n=draws, seed=seed)
+    told = {name: plain(getattr(found, name)) for name in ("model", "low", "high", "treat_all")}
+    return {"threshold": plain(THRESHOLDS, 2), **told}
 
 
 def risk_coverage_curve(labels: Labels, probability: Array, threshold: float) -> dict[str, Any]:

@@ -230,7 +230,7 @@ def by_query(
     depths: Sequence[int] = DEPTHS,
 ) -> dict[str, Array]:
     """By measure of `retrieval_scores`, (Q,) values of the queries of one gallery (Q, G); NaN where nothing is right."""
-    right = np.eye(*block.shape, dtype=bool) if relevant is None else relevant
+    right = np.eye(block.shape[0], block.shape[1], dtype=bool) if relevant is None else relevant
     out = {f"recall_at_{k}": _where(right, block, lambda b, r, k=k: hits_at(b, k, r)) for k in depths}
     out["median_rank"] = _where(right, block, first_ranks)
     if relevant is not None:

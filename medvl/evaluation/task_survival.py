@@ -13,6 +13,7 @@ from medvl.evaluation.estimates import estimate, interval, missing
 from medvl.evaluation.metrics import harrell_of
 from medvl.evaluation.protocol import Survival
 from medvl.evaluation.tasks import Model, Setting
+from medvl.survival.curves import Curve, curve, log_rank
 from medvl.survival.measures import brier, censoring, dynamic_auc, integrated_brier, uno
 from medvl.survival.steps import kaplan_meier
 
@@ -112,8 +113,6 @@ def _concordances(setting: Setting, task: Survival, data: Outcomes) -> dict[str,
 
 def _groups(reference: Array, data: Outcomes) -> dict[str, Any]:
     """Kaplan-Meier by predicted tertile; the cut-offs are tertiles of the bundle's reference risks."""
-    from lifelines.statistics import multivariate_logrank_test
-
     cuts = np.quantile(reference, [1 / 3, 2 / 3])
     which = np.searchsorted(cuts, data.risk, side="right")
     told = []
@@ -122,23 +121,25 @@ def _groups(reference: Array, data: Outcomes) -> dict[str, Any]:
         if not mine.any():
             told.append({"group": name, "patients": 0, "events": 0})
             continue
-        curve = kaplan_meier(data.time[mine], data.event[mine])
-        steps = [0.0, *curve.times.tolist(), float(data.time[mine].max())]
-        told.append(
-            {
-                "group": name,
-                "patients": int(mine.sum()),
-                "events": int(data.event[mine].sum()),
-                "days": [round(t, 1) for t in steps],
-                "survival": [round(float(s), 4) for s in curve.at(steps)],
-            }
-        )
+        told.append({"group": name} | _plain(curve(data.time[mine], data.event[mine])))
     out: dict[str, Any] = {"cuts": [round(float(c), 4) for c in cuts], "curves": told}
     out["from"] = "tertiles of the bundle's reference patients"
     if len(np.unique(which)) > 1:
-        test = multivariate_logrank_test(data.time, which, data.event)
-        out["logrank"] = {"statistic": round(float(test.test_statistic), 3), "p": float(test.p_value)}
+        statistic, p = log_rank(data.time, data.event, which)
+        out["logrank"] = {"statistic": round(statistic, 3), "p": p}
     return out
+
+
+def _plain(found: Curve) -> dict[str, Any]:
+    """A curve for JSON; where an interval is not defined (nobody is left) it is null."""
+    days = {"days": found.times, "censored": found.censored, "followed": found.followed}
+    shares = {"survival": found.survival, "low": found.low, "high": found.high}
+    return {
+        "patients": found.n,
+        "events": found.n_events,
+        **{name: [round(float(v), 1) for v in values] for name, values in days.items()},
+        **{name: [round(float(v), 4) if np.isfinite(v) else None for v in values] for name, values in shares.items()},
+    }
 
 
 def _at_horizons(setting: Setting, task: Survival, data: Outcomes) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def _finding(setting: Setting, task: ZeroShot, key: str, rows: Scored) -> tuple[
         "brier": estimate(errors),
         **calibration_of(rows.labels, rows.probability, rows.patients, task.bins, setting.protocol.draws, setting.protocol.seed),
         "roc": roc_points(rows.labels, rows.probability),
-        "decision": decision_curve(rows.labels, rows.probability),
+        "decision": decision_curve(rows.labels, rows.probability, rows.patients, setting.protocol.draws, setting.protocol.seed),
         "risk_coverage": risk_coverage_curve(rows.labels, rows.probability, calibration.threshold),
     }
     return told, area

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from lifelines import KaplanMeierFitter
@@ -14,7 +15,11 @@ from numpy.typing import ArrayLike, NDArray
 from medvl.errors import ConfigError
 from medvl.survival.steps import checked
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Array = NDArray[np.float64]
+COLOURS = ("#0072b2", "#e69f00", "#d55e00", "#009e73", "#cc79a7", "#56b4e9")
 NAMES: Mapping[int, tuple[str, ...]] = {2: ("low", "high"), 3: ("low", "medium", "high")}
 
 
@@ -149,25 +154,39 @@ def draw_groups(
     unit: str = "days",
     ticks: Sequence[float] | None = None,
 ) -> None:
-    """Write a figure of survival curves with their intervals, censoring marks and the numbers at risk below.
+    """Write `figure_of_groups` to a file, whose ending says the format; other arguments as there."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    figure = figure_of_groups(curves, title=title, p=p, unit=unit, ticks=ticks)
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=150)
+
+
+def figure_of_groups(
+    curves: Mapping[str, Curve],
+    *,
+    title: str = "",
+    p: float | None = None,
+    unit: str = "days",
+    ticks: Sequence[float] | None = None,
+    colours: Sequence[str] = COLOURS,
+) -> Figure:
+    """Survival curves with their intervals, censoring marks and the numbers at risk below.
 
     Args:
-        path: file to write; its ending says the format.
         curves: by name of the group, in order of risk.
         title: of the figure.
         p: of the log-rank test; shown if given.
         unit: of the times.
         ticks: times to mark and count at; by default six from 0 to the longest follow-up.
+        colours: of the groups.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     longest = max(float(c.followed[-1]) for c in curves.values())
     marks = list(ticks) if ticks is not None else _round_ticks(longest)
-    figure = Figure(figsize=(6.4, 3.9 + 0.28 * len(curves)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Figure(figsize=(6.4, 4.0 + 0.48 * len(curves)), layout="constrained")
     top, below = figure.subplots(2, 1, sharex=True, height_ratios=[10, 0.6 + len(curves)])
-    colours = ["#0072b2", "#e69f00", "#d55e00", "#009e73", "#cc79a7", "#56b4e9"]
     for row, (name, c) in enumerate(curves.items()):
         colour = colours[row % len(colours)]
         top.step(c.times, c.survival, where="post", color=colour, label=f"{name} (n = {c.n}, events {c.n_events})")
@@ -177,14 +196,24 @@ def draw_groups(
         below.text(-0.015, row, name, color=colour, ha="right", va="center", transform=below.get_yaxis_transform())
         for x, count in zip(marks, c.at_risk(marks), strict=True):
             below.text(x, row, str(count), ha="center", va="center", fontsize=9)
-    top.set(ylim=(0, 1.02), xlim=(-0.02 * longest, 1.02 * longest), ylabel="survival", title=title)
+    top.set(ylim=(0, 1.02), xlim=(-0.02 * longest, 1.02 * longest), ylabel="survival")
+    if title:
+        figure.suptitle(title)
     told = None if p is None else "log-rank p < 0.0001" if p < 1e-4 else f"log-rank p = {p:.2g}"
-    top.legend(frameon=False, loc="lower left", fontsize=9, title=told, title_fontsize=9, alignment="left")
+    top.legend(
+        frameon=False,
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        fontsize=9,
+        title=told,
+        title_fontsize=9,
+        alignment="left",
+    )
     below.set(ylim=(len(curves) - 0.5, -0.5), xlabel=f"time, {unit}", xticks=marks, yticks=[])
     below.set_title("number at risk", loc="left", fontsize=9)
     for axis, sides in ((top, ("top", "right")), (below, ("top", "right", "left"))):
         axis.spines[list(sides)].set_visible(False)
-    figure.savefig(path, dpi=150)
+    return figure
 
 
 def _round_ticks(longest: float) -> list[float]:

@@ -178,6 +178,18 @@ def test_retrieval_by_shared_findings_agrees_with_scikit_learn(first: dict[str, 
         assert found[way]["map_chance"] < found[way]["map_shared_findings"]["ci"][0]
 
 
+def test_decision_and_survival_curves_have_bands_and_numbers_at_risk(first: dict[str, Any]) -> None:
+    for found in first["tasks"]["zero_shot"]["findings"].values():
+        low, model_, high = (np.array(found["decision"][name]) for name in ("low", "model", "high"))
+        assert (low[:50] < model_[:50]).all()
+        assert (model_[:50] < high[:50]).all()
+    groups = first["tasks"]["survival"]["groups"]["curves"]
+    assert sorted(t for c in groups for t in c["followed"]) == sorted(cohort().patients["time_days"])
+    for c in groups:
+        assert len(c["censored"]) == c["patients"] - c["events"]
+        assert len(c["days"]) == len(c["survival"]) == len(c["low"]) == len(c["high"])
+
+
 def test_everybody_asks_once_in_a_full_gallery() -> None:
     found = galleries(53, 20, 0)
     assert [len(set(members.tolist())) for members, _ in found] == [20, 20, 20]

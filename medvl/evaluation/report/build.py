@@ -21,7 +21,14 @@ from medvl.evaluation.report.document import (
     readable,
     span,
 )
-from medvl.evaluation.report.parts import comparison_section, leak_section, subgroup_section, survival_section
+from medvl.evaluation.report.parts import (
+    comparison_section,
+    leak_section,
+    pointing_blocks,
+    retrieval_blocks,
+    subgroup_section,
+    survival_section,
+)
 
 Told = Mapping[str, Any]
 Block = Text | Table | Picture
@@ -36,11 +43,11 @@ def document(told: Told) -> Document:
         sections.append(Section("Findings, zero-shot", tuple(_findings(tasks["zero_shot"]))))
         labels = {k: f["label"] for k, f in tasks["zero_shot"]["findings"].items()}
     if "retrieval" in tasks:
-        sections.append(Section("Retrieval between scans and reports", tuple(_retrieval(tasks["retrieval"]))))
+        sections.append(Section("Retrieval between scans and reports", tuple(retrieval_blocks(tasks["retrieval"]))))
     if "survival" in tasks:
         sections.append(survival_section(tasks["survival"]))
     if "grounding" in tasks:
-        sections.append(Section("Do the maps point at the finding?", tuple(_pointing(tasks["grounding"], labels))))
+        sections.append(Section("Do the maps point at the finding?", tuple(pointing_blocks(tasks["grounding"], labels))))
     sections += [
         subgroup_section(told, labels),
         *([comparison_section(told["comparison"], labels)] if "comparison" in told else []),
@@ -215,8 +222,8 @@ def _findings(task: Told) -> Iterator[Block]:
         "decision",
         figures.decision(done),
         "Decision curves, one panel a finding",
-        "Decision curves: net benefit for whoever would act from a given probability on. They hold for the prevalence of this "
-        "cohort.",
+        "Decision curves: net benefit for whoever would act from a given probability on, with pointwise 95 % intervals over "
+        "patients. They hold for the prevalence of this cohort.",
     )
     yield Picture(
         "risk-coverage",
@@ -225,76 +232,6 @@ def _findings(task: Told) -> Iterator[Block]:
         "Errors among the most certain answers. A curve that rises to the right means that leaving doubtful regions undecided "
         "pays.",
     )
-
-
-def _retrieval(task: Told) -> Iterator[Block]:
-    if "na" in task:
-        yield paragraph(f"{NA}: {task['na']}.")
-        return
-    ways = {"image_to_report": "scan to report", "report_to_image": "report to scan"}
-    ks = list(task["chance"])
-    rows = [
-        (
-            name,
-            *(span(task[way]["recall"][k]) for k in ks),
-            span(task[way]["median_rank"], 1),
-            span(task[way]["mean_reciprocal_rank"]),
-            span(task[way]["ndcg_shared_findings"]),
-            span(task[way]["map_shared_findings"]),
-        )
-        for way, name in ways.items()
-    ]
-    low = next(iter(ways))
-    rows.append(
-        (
-            "chance",
-            *(f"{task['chance'][k]:.3f}" for k in ks),
-            f"{(task['gallery'] + 1) / 2:.1f}",
-            "",
-            number(task[low]["ndcg_chance"]),
-            number(task[low]["map_chance"]),
-        )
-    )
-    columns = ("way", *(f"recall at {k}" for k in ks), "median rank", "mean reciprocal rank", "nDCG", "mAP")
-    caption = (
-        f"{task['patients']} patients ask, each in a gallery of {task['gallery']} patients; ties count at their expected place. "
-        f"nDCG and mAP (mean average precision) ask for patients with the same findings instead of one's own: an answer is worth "
-        f"the share of present findings that both have, and right for mAP from {task['alike']:g} on. {task['labelled']} patients "
-        "have findings to compare."
-    )
-    yield Table(columns, tuple(rows), caption)
-    if task["excluded"]:
-        yield paragraph(
-            "Left out:", "; ".join(f"{e['patients']} patients ({readable(e['reason'])})" for e in task["excluded"]) + "."
-        )
-
-
-def _pointing(task: Told, labels: Told) -> Iterator[Block]:
-    if "na" in task:
-        yield paragraph(f"{NA}: {task['na']}.")
-        return
-    found = task["findings"]
-    figure = figures.pointing(found, labels)
-    if figure is not None:
-        yield Picture(
-            "pointing",
-            figure,
-            "Pointing game by finding",
-            "Share of maps whose highest place lies in the lesion; the orange mark is what a random place would reach.",
-        )
-    rows = [
-        ("All findings" if k == "all" else labels.get(k, k), str(f["n"]), span(f["rate"]), span(f["near"]), number(f["chance"]))
-        for k, f in found.items()
-        if "rate" in f
-    ]
-    yield Table(
-        ("finding", "lesions", "peak in the lesion", "within 5 mm", "chance"),
-        tuple(rows),
-        "Pointing game, for findings that are present",
-    )
-    small = [f"{labels.get(k, k)}: {f['na']}" for k, f in found.items() if "na" in f]
-    if small:
-        yield points(["Not measured:", *small])
 
 
 def limits(told: Told) -> list[str]:

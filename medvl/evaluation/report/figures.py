@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from medvl.survival.curves import Curve
+
 Findings = Mapping[str, Mapping[str, Any]]
 COLUMNS = 4
 GROUP_COLOURS = {"low": GREEN, "middle": BLUE, "high": ORANGE}
@@ -84,9 +86,10 @@ def decision(findings: Findings) -> Figure:
             d, top = f["decision"], f["present"] / f["n"]
             axes.axhline(0, color=GREY, linewidth=0.9)
             axes.plot(d["threshold"], d["treat_all"], color=GREY, linewidth=0.9, linestyle="--")
+            axes.fill_between(d["threshold"], d["low"], d["high"], color=BLUE, alpha=0.15, linewidth=0)
             axes.plot(d["threshold"], d["model"], color=BLUE)
             axes.set_xlim(0, 1)
-            axes.set_ylim(-0.15 * top, 1.12 * top)
+            axes.set_ylim(-0.15 * top, max(1.12 * top, 1.05 * max(d["high"])))
             axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
         _key(figure, [("model", BLUE, "-"), ("act on all", GREY, "--"), ("act on none", GREY, "-")])
         return figure
@@ -165,24 +168,30 @@ def _forest(rows: list[tuple[str, float, float | None, float | None, str]], titl
 
 
 def kaplan_meier(told: Mapping[str, Any]) -> Figure:
-    """Survival of the bundle's risk groups, with how many were still watched."""
-    from matplotlib.figure import Figure
+    """Survival of the bundle's risk groups with intervals, and below how many were still watched."""
+    from medvl.survival.curves import figure_of_groups
 
-    curves = [c for c in told["groups"]["curves"] if c["patients"]]
+    found = [c for c in told["groups"]["curves"] if c["patients"]]
     with styled():
-        figure = Figure(figsize=(WIDTH * 0.62, 3.1), layout="constrained")
-        axes = figure.subplots()
-        for c in curves:
-            years = np.array(c["days"]) / 365.25
-            label = f"{c['group']} predicted risk: {c['patients']} patients, {c['events']} events"
-            axes.step(years, c["survival"], where="post", color=GROUP_COLOURS[c["group"]], label=label)
-            axes.plot(years[-1], c["survival"][-1], "|", color=GROUP_COLOURS[c["group"]], markersize=7)
-        axes.set_ylim(0, 1.03)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("years from the scan")
-        axes.set_ylabel("survival")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=1)
+        figure = figure_of_groups(
+            {f"{c['group']} risk": _curve(c) for c in found},
+            p=told["groups"].get("logrank", {}).get("p"),
+            unit="years",
+            colours=[GROUP_COLOURS[c["group"]] for c in found],
+        )
+        figure.axes[1].set_xlabel("years from the scan")
         return figure
+
+
+def _curve(told: Mapping[str, Any]) -> Curve:
+    """A curve of the record, in years."""
+    from medvl.survival.curves import Curve
+
+    years = {name: np.array(told[name], dtype=np.float64) / 365.25 for name in ("days", "censored", "followed")}
+    survival, low, high = (np.array(told[name], dtype=np.float64) for name in ("survival", "low", "high"))
+    median = float(np.min(years["days"][survival <= 0.5], initial=np.inf))
+    followed = years["followed"]
+    return Curve(years["days"], survival, low, high, years["censored"], told["patients"], told["events"], median, followed)
 
 
 def survival_calibration(told: Mapping[str, Any]) -> Figure | None:

@@ -1,8 +1,8 @@
-"""Sections of a report on survival, subgroups, a second model and leaks."""
+"""Sections of a report on retrieval, pointing, survival, subgroups, a second model and leaks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from medvl.evaluation.report import figures
@@ -10,6 +10,78 @@ from medvl.evaluation.report.document import NA, Picture, Section, Table, Text, 
 
 Told = Mapping[str, Any]
 Block = Text | Table | Picture
+
+
+def retrieval_blocks(task: Told) -> Iterator[Block]:
+    """Both ways beside chance, and who was left out."""
+    if "na" in task:
+        yield paragraph(f"{NA}: {task['na']}.")
+        return
+    ways = {"image_to_report": "scan to report", "report_to_image": "report to scan"}
+    ks = list(task["chance"])
+    rows = [
+        (
+            name,
+            *(span(task[way]["recall"][k]) for k in ks),
+            span(task[way]["median_rank"], 1),
+            span(task[way]["mean_reciprocal_rank"]),
+            span(task[way]["ndcg_shared_findings"]),
+            span(task[way]["map_shared_findings"]),
+        )
+        for way, name in ways.items()
+    ]
+    low = next(iter(ways))
+    rows.append(
+        (
+            "chance",
+            *(f"{task['chance'][k]:.3f}" for k in ks),
+            f"{(task['gallery'] + 1) / 2:.1f}",
+            "",
+            number(task[low]["ndcg_chance"]),
+            number(task[low]["map_chance"]),
+        )
+    )
+    columns = ("way", *(f"recall at {k}" for k in ks), "median rank", "mean reciprocal rank", "nDCG", "mAP")
+    caption = (
+        f"{task['patients']} patients ask, each in a gallery of {task['gallery']} patients; ties count at their expected place. "
+        f"nDCG and mAP (mean average precision) ask for patients with the same findings instead of one's own: an answer is worth "
+        f"the share of present findings that both have, and right for mAP from {task['alike']:g} on. {task['labelled']} patients "
+        "have findings to compare."
+    )
+    yield Table(columns, tuple(rows), caption)
+    if task["excluded"]:
+        yield paragraph(
+            "Left out:", "; ".join(f"{e['patients']} patients ({readable(e['reason'])})" for e in task["excluded"]) + "."
+        )
+
+
+def pointing_blocks(task: Told, labels: Told) -> Iterator[Block]:
+    """The pointing game as a figure and a table."""
+    if "na" in task:
+        yield paragraph(f"{NA}: {task['na']}.")
+        return
+    found = task["findings"]
+    figure = figures.pointing(found, labels)
+    if figure is not None:
+        yield Picture(
+            "pointing",
+            figure,
+            "Pointing game by finding",
+            "Share of maps whose highest place lies in the lesion; the orange mark is what a random place would reach.",
+        )
+    rows = [
+        ("All findings" if k == "all" else labels.get(k, k), str(f["n"]), span(f["rate"]), span(f["near"]), number(f["chance"]))
+        for k, f in found.items()
+        if "rate" in f
+    ]
+    yield Table(
+        ("finding", "lesions", "peak in the lesion", "within 5 mm", "chance"),
+        tuple(rows),
+        "Pointing game, for findings that are present",
+    )
+    small = [f"{labels.get(k, k)}: {f['na']}" for k, f in found.items() if "na" in f]
+    if small:
+        yield points(["Not measured:", *small])
 
 
 def survival_section(task: Told) -> Section:
@@ -32,8 +104,10 @@ def survival_section(task: Told) -> Section:
             )
         )
     test = task["groups"].get("logrank")
-    told = f" Log-rank p {p_text(test['p'])}." if test else ""
-    caption = f"Kaplan-Meier curves of three risk groups, cut at tertiles of the bundle's reference patients.{told}"
+    caption = (
+        "Kaplan-Meier curves of three risk groups with 95 % intervals and how many were still watched, cut at tertiles of the "
+        "bundle's reference patients." + (f" Log-rank p {p_text(test['p'])}." if test else "")
+    )
     blocks.append(Picture("survival", figures.kaplan_meier(task), "Survival of three risk groups", caption))
     picture = figures.survival_calibration(task)
     if picture is not None:
