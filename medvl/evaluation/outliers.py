@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+IMAGE_SPREAD = 0.001  # `least_spread` for features of the image itself, which are few and none of them dead
 
 
 @dataclass(frozen=True, eq=False)

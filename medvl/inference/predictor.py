@@ -18,6 +18,7 @@ from medvl.evaluation.calibration import Calibration
 from medvl.evaluation.outliers import Familiarity
 from medvl.heads.answering import Read
 from medvl.heads.ways import Towers
+from medvl.imaging.appearance import appearance
 from medvl.imaging.preprocess import MIN_COVERED, to_hu_grid, window
 from medvl.imaging.resample import covered_fraction
 from medvl.inference.answers import CaseResult, FindingResult, RegionResult
@@ -146,20 +147,26 @@ class Predictor:
             found, familiar = self.read([r.hu for r in usable], [r.name for r in usable]), self.familiarity[kind]  # type: ignore[misc]
             for row, region in enumerate(usable):
                 pooled = found.pooled[row].numpy()
-                distance, reasons = float(familiar.distance(pooled[None])[0]), region.reasons
-                if distance > familiar.limit:
-                    unlike = f"{region.name} looks unlike the training data (distance {distance:.2f}, limit {familiar.limit:.2f})"
-                    reasons = (*reasons, Reason("out_of_distribution", unlike))
+                distance = float(familiar.distance(pooled[None])[0])
+                strange = [_unlike(f"{region.name} looks", distance, familiar.limit), *self._image_reasons(region, kind)]
                 out[region.name] = replace(
                     region,
                     distance=distance,
                     limit=familiar.limit,
-                    reasons=reasons,
+                    reasons=(*region.reasons, *(reason for reason in strange if reason)),
                     embedding=found.embedding[row],
                     pooled=pooled,
                     answers=found.answers[row],
                 )
         return out
+
+    def _image_reasons(self, region: RegionResult, kind: str) -> list[Reason | None]:
+        """Whether the crop itself is of another world; bundles from before this was looked at do not say."""
+        usual = self.familiarity.get(f"{kind}/image")
+        if usual is None or region.hu is None:
+            return []
+        distance = float(usual.distance(appearance(region.hu)[None])[0])
+        return [_unlike(f"{region.name}: HU and texture of the image are", distance, usual.limit)]
 
     def embed_texts(self, texts: list[str]) -> Tensor:
         """(N, E) unit embeddings of free texts.
@@ -234,6 +241,12 @@ class _Clock:
     def lap(self, name: str) -> None:
         now = time.perf_counter()
         self.laps[name], self._last = round(now - self._last, 4), now
+
+
+def _unlike(what: str, distance: float, limit: float) -> Reason | None:
+    if distance <= limit:
+        return None
+    return Reason("out_of_distribution", f"{what} unlike the training data (distance {distance:.2f}, limit {limit:.2f})")
 
 
 def _familiarity(bundle: Bundle) -> dict[str, Familiarity]:

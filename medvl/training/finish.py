@@ -11,16 +11,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
 from medvl import __version__
-from medvl.evaluation.outliers import Familiarity, fit
+from medvl.evaluation.outliers import IMAGE_SPREAD, Familiarity, fit
 from medvl.heads.answering import Answering, Read
 from medvl.heads.fitting import Fitted, Regions, choose_prior, fit_findings
 from medvl.heads.paraphrases import DRAWS
 from medvl.heads.priors import null_answers
 from medvl.heads.ways import Towers, answering
+from medvl.imaging.appearance import appearance
 from medvl.models.bundle import Bundle, seal
 from medvl.models.config import ClipConfig
 from medvl.models.localiser import Localiser
@@ -37,6 +39,7 @@ from medvl.training.samples import KindData, ages_and_outcomes
 
 BATCH = 64
 REFERENCES = 256
+LOOKS = 3000  # crops of a kind whose look is enough to know it
 
 
 def half(model: torch.nn.Module) -> None:
@@ -77,6 +80,19 @@ def reference_of(regions: Mapping[str, Regions]) -> dict[str, Tensor]:
             rows = rng.permutation(np.flatnonzero([name == region for name in part.names]))[:REFERENCES]
             out[region] = part.answers[torch.from_numpy(rows)].half()
     return out
+
+
+def familiarity(work: Workspace, read: Mapping[str, Read], held: Mapping[str, Read]) -> dict[str, Familiarity]:
+    """By kind, what image features are familiar; by ``kind/image``, what crops look like before any network."""
+    found = {name: fit(read[name].pooled.numpy(), held[name].pooled.numpy()) for name in read}
+    for name, part in work.train.items():
+        found[f"{name}/image"] = fit(_looks(part), _looks(work.validation[name]), least_spread=IMAGE_SPREAD)
+    return found
+
+
+def _looks(part: KindData) -> NDArray[np.float32]:
+    rows = np.unique(np.linspace(0, len(part) - 1, min(len(part), LOOKS)).astype(np.int64))
+    return np.stack([appearance(part.crop(int(row))) for row in rows])
 
 
 def survival_of(work: Workspace, units: Mapping[str, Tensor], validation_units: Mapping[str, Tensor]) -> SurvivalModel | None:
@@ -121,7 +137,7 @@ def export(work: Workspace, trained: Trained, localiser: Localiser, findings: Fi
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     _write_weights(folder, system, localiser, asked)
-    _write_familiar(folder, {name: fit(read[name].pooled.numpy(), held[name].pooled.numpy()) for name in read})
+    write_familiar(folder, familiarity(work, read, held))
     save_file(reference_of(regions), folder / "reference.safetensors")
     units = [{name: found.embedding for name, found in part.items()} for part in (read, held)]
     survival = survival_of(work, units[0], units[1])
@@ -173,7 +189,8 @@ def _write_weights(folder: Path, system: System, localiser: Localiser, asked: An
         save_file({k: v.clone().contiguous() for k, v in asked.prior.items()}, folder / "prior.safetensors")
 
 
-def _write_familiar(folder: Path, familiar: Mapping[str, Familiarity]) -> None:
+def write_familiar(folder: Path, familiar: Mapping[str, Familiarity]) -> None:
+    """Write `familiarity.safetensors`."""
     parts: dict[str, Tensor] = {}
     for name, f in familiar.items():
         parts |= {f"{name}.mean": torch.from_numpy(f.mean), f"{name}.basis": torch.from_numpy(np.ascontiguousarray(f.basis))}
