@@ -8,7 +8,7 @@ so that the full resolution is read and written at an eighth of the cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -39,7 +39,7 @@ def _collect(encoder: ImageEncoder, names: tuple[str, ...]) -> Iterator[dict[str
     """What the named stages give while the block runs."""
     held: dict[str, Tensor] = {}
 
-    def keep(name: str) -> object:
+    def keep(name: str) -> Callable[[nn.Module, object, Tensor], None]:
         def hook(_module: nn.Module, _given: object, out: Tensor) -> None:
             held[name] = out
 

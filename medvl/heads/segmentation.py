@@ -61,7 +61,7 @@ class Segmentation:
 
     def mask(self, name: str) -> NDArray[np.bool_]:
         """(D, H, W) bool of one class."""
-        return self.labels == self.classes.index(name) + 1
+        return np.asarray(self.labels == self.classes.index(name) + 1)
 
     def volume_ml(self, name: str) -> float:
         """Volume of one class."""

@@ -124,10 +124,11 @@ def _stratum(x: Array, time: Array, event: NDArray[np.bool_], weights: Array, ti
 
 
 def likelihood(part: Stratum, beta: Array) -> float:
-    """Log partial likelihood of a stratum."""
+    """Log partial likelihood of a stratum; minus infinity where risks lie so far apart that a risk set counts for nothing."""
     _, compared, top = part.risk_sums(beta)
-    with np.errstate(divide="ignore"):
-        return float(part.weights[part.deaths] @ (part.x[part.deaths] @ beta) - part.mean @ (np.log(compared) + top))
+    if not (compared > 0).all():
+        return -np.inf
+    return float(part.weights[part.deaths] @ (part.x[part.deaths] @ beta) - part.mean @ (np.log(compared) + top))
 
 
 def information(parts: Sequence[Stratum], beta: Array) -> tuple[Array, Array]:

@@ -203,3 +203,11 @@ def test_json_round_trip() -> None:
     at = [1.0, 5.0]
     assert (again.survival(np.c_[x, np.ones(60)], at) == fit.survival(np.c_[x, np.ones(60)], at)).all()
     assert np.array_equal(again.standard_errors, fit.standard_errors, equal_nan=True)
+
+
+def test_risks_too_far_apart_for_a_float_are_no_improvement() -> None:
+    """A whole risk set that counts for nothing once read as an infinite likelihood, and the fit went there."""
+    data = prepare([[1.0], [0.0], [0.0]], [1.0, 2.0, 3.0], [True, True, True], None, None, "efron")
+    (part,) = data.strata_rows(data.x)
+    assert likelihood(part, np.array([2000.0])) == -np.inf
+    assert likelihood(part, np.array([2.0])) == pytest.approx(2 - np.log(np.exp(2) + 2) - np.log(2))
