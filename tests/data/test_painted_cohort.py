@@ -142,6 +142,7 @@ def test_only_kidneys_are_painted(folder: Path, tmp_path: Path) -> None:
         build_painted(tmp_path, PaintedCohort(folder, "train"), wrong)
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_real_masks_give_the_radiologist_s_size(shared_data: Path) -> None:
     """Five real patients: measured diameters lie near the clinical ones, and their crops show kidneys brighter than fat."""
