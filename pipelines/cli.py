@@ -416,6 +416,9 @@ def search(
     everything: Annotated[
         bool, typer.Option("--everything", help="Do not leave out the patient's other cases, nor duplicates.")
     ] = False,
+    literal: Annotated[
+        bool, typer.Option("--literal", help="Compare with the text alone, not with the text less its negation.")
+    ] = False,
     show_text: Annotated[
         bool, typer.Option("--show-text", help="Also print reports, which may hold what identifies a patient.")
     ] = False,
@@ -436,6 +439,7 @@ def search(
             where=where,
             k=k,
             everything=everything,
+            literal=literal,
             show_text=show_text,
             as_json=as_json,
         )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SHOWN = ("age_years", "sex", "phase")
 LINE = 90
+COSINE, TWIN = "cosines", "cosines with the text less those with its negation"
 
 
 def run(
@@ -30,6 +31,7 @@ def run(
     where: str = "",
     k: int = 10,
     everything: bool = False,
+    literal: bool = False,
     show_text: bool = False,
     as_json: bool = False,
 ) -> int:
@@ -45,34 +47,38 @@ def run(
     from medvl.retrieval.search import search, similar
     from medvl.retrieval.store import Index
 
+    twin = False
     with Index.open(folder) as index:
         if text is not None and bundle is not None:
-            found = search(index, _embedded(text, bundle, index), k, field=among, where=where)
+            query, twin = _embedded(text, bundle, index, literal=literal or among == "report")
+            found = search(index, query, k, field=among, where=where)
         else:
             options: dict[str, Any] = {"same_patient": everything, "duplicates": everything}
             found = similar(index, like or "", k, asks=asks, field=among, where=where, **options)
         name = index.space.model
-    _print(found, name, show_text=show_text, as_json=as_json)
+    _print(found, name, show_text=show_text, as_json=as_json, twin=twin)
     return 0
 
 
-def _embedded(text: str, bundle: str, index: Index) -> Any:
-    """(E,) vector of a text by a bundle, which must be the one that made the index."""
+def _embedded(text: str, bundle: str, index: Index, *, literal: bool) -> tuple[Any, bool]:
+    """(E,) query of a text by a bundle, which must be the one that made the index; and whether its negation was taken off."""
     with err().status("loading the model"):
+        from medvl.heads.free_text import query_of
         from medvl.inference.predictor import Predictor
         from medvl.models.bundle import open_bundle
         from medvl.retrieval.entry import Space
 
         opened = open_bundle(bundle_folder(bundle))
         index.space.must_be(Space(opened.name, opened.sha256, opened.contract.hash, index.space.width), "the bundle has")
-        return Predictor(opened).embed_texts([text])[0].double().numpy()
+        query, twin = query_of(text, Predictor(opened).embed_texts, literal=literal)
+        return query.double().numpy(), twin
 
 
-def _print(found: Found, model: str, *, show_text: bool, as_json: bool) -> None:
+def _print(found: Found, model: str, *, show_text: bool, as_json: bool, twin: bool) -> None:
     counts = {"cases": found.n_cases, "searched": found.n_searched}
     if as_json:
         hits = [{"score": hit.score, **_plain(hit.entry, show_text)} for hit in found.hits]
-        emit_json({"model": model, **counts, "hits": hits})
+        emit_json({"model": model, **counts, "scores": TWIN if twin else COSINE, "hits": hits})
         return
     heads = ["score", "patient", "region", *(name.removesuffix("_years") for name in SHOWN), "present"]
     rows = []
@@ -81,7 +87,8 @@ def _print(found: Found, model: str, *, show_text: bool, as_json: bool) -> None:
         known = ["" if (v := getattr(hit.entry, name)) is None else f"{v:g}" if isinstance(v, float) else v for name in SHOWN]
         rows.append([hit.score, hit.entry.patient, hit.entry.region, *known, present, *(_first_line(hit.entry, show_text))])
     table([*heads, *(["report"] if show_text else [])], rows)
-    say(f"{found.n_searched} of {found.n_cases} cases searched, all exactly; scores are cosines of {model}, not probabilities.")
+    told = f"scores are {TWIN if twin else COSINE} of {model}, not probabilities"
+    say(f"{found.n_searched} of {found.n_cases} cases searched, all exactly; {told}.")
 
 
 def _first_line(entry: Entry, show_text: bool) -> list[str]:

@@ -163,7 +163,7 @@ def ground(
 
     near, median = None, None
     if geometries is not None:
-        away = {int(i): peak_distance_mm(maps[i], masks[i], geometries[int(i)]) for i in full}
+        away = {i: peak_distance_mm(maps[i], masks[i], geometries[i]) for i in (int(row) for row in full)}
         around = np.array([share_near(m, g) for m, g in zip(masks, geometries, strict=True)])
         near, median = measure(lambda i: float(away[i] <= NEAR_MM), around), float(np.median(list(away.values())))
     return Grounding(

@@ -110,6 +110,11 @@ def test_words_find_what_their_vector_finds(tiny_run: Tiny, tmp_path: Path, caps
     replace(made, source=source).save(tmp_path / "embedded")
     assert run("index", "build", tmp_path / "embedded", "--out", tmp_path / "index") == 0
     capsys.readouterr()
-    assert run("search", tmp_path / "index", "--text", "A cyst.", "--bundle", tiny_run.bundle, "-k", "1", "--json") == 0
-    hit = json.loads(capsys.readouterr().out)["hits"][0]
-    assert (hit["id"], hit["score"]) == ("P2/kidney_right", pytest.approx(1, abs=1e-6))
+    asked = ("search", tmp_path / "index", "--text", "A cyst.", "--bundle", tiny_run.bundle, "-k", "1", "--json")
+    assert run(*asked, "--literal") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["hits"][0]["id"], told["hits"][0]["score"]) == ("P2/kidney_right", pytest.approx(1, abs=1e-6))
+    assert told["scores"] == "cosines"
+    assert run(*asked) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert "negation" in told["scores"]
