@@ -34,8 +34,7 @@ def bundle_folder(name: str) -> Path:
 
 def recipes() -> dict[str, str]:
     """Built-in recipes by name, each with its summary."""
-    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted((_root() / "recipes").glob("*.yaml"))}
-    return {name: next(line[9:] for line in text.splitlines() if line.startswith("summary: ")) for name, text in found.items()}
+    return _summaries("recipes")
 
 
 def recipe_file(name: str) -> Path:
@@ -44,14 +43,21 @@ def recipe_file(name: str) -> Path:
     Raises:
         ConfigError: neither.
     """
-    path = Path(name)
-    if path.is_file():
-        return path
-    built = _root() / "recipes" / f"{name}.yaml"
-    if built.is_file():
-        return built
-    known = ", ".join(sorted(p.stem for p in (_root() / "recipes").glob("*.yaml")))
-    raise ConfigError(f"no recipe called {name} and no such file; built in: {known}")
+    return _file("recipe", name)
+
+
+def protocols() -> dict[str, str]:
+    """Built-in protocols by name, each with its summary."""
+    return _summaries("protocols")
+
+
+def protocol_file(name: str) -> Path:
+    """The file of a protocol given by name or path.
+
+    Raises:
+        ConfigError: neither.
+    """
+    return _file("protocol", name)
 
 
 def findings_file(name: str) -> Path:
@@ -68,22 +74,15 @@ def findings_file(name: str) -> Path:
     return path
 
 
-def protocols() -> dict[str, str]:
-    """Built-in protocols by name, each with its summary."""
-    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted((_root() / "protocols").glob("*.yaml"))}
+def _summaries(folder: str) -> dict[str, str]:
+    found = {path.stem: path.read_text(encoding="utf-8") for path in sorted((_root() / folder).glob("*.yaml"))}
     return {name: next(line[9:] for line in text.splitlines() if line.startswith("summary: ")) for name, text in found.items()}
 
 
-def protocol_file(name: str) -> Path:
-    """The file of a protocol given by name or path.
-
-    Raises:
-        ConfigError: neither.
-    """
-    path = Path(name)
-    if path.is_file():
-        return path
-    built = _root() / "protocols" / f"{name}.yaml"
-    if built.is_file():
-        return built
-    raise ConfigError(f"no protocol called {name} and no such file; {did_you_mean(name, protocols())}")
+def _file(what: str, name: str) -> Path:
+    path, built = Path(name), _root() / f"{what}s" / f"{name}.yaml"
+    for found in (path, built):
+        if found.is_file():
+            return found
+    known = sorted(p.stem for p in built.parent.glob("*.yaml"))
+    raise ConfigError(f"no {what} called {name} and no such file; {did_you_mean(name, known)}")
