@@ -19,6 +19,7 @@ from medvl.imaging.nifti import read_nifti
 from medvl.imaging.radiomics import FAMILIES, RadiomicsSettings, ibsi_name, radiomics
 from medvl.records import Volume
 
+pytest.importorskip("mirp", reason="the extra radiomics is not installed")
 MERGED = {"cm_joint_avg_3D_comb", "cm_contrast_3D_comb", "rlm_sre_3D_comb"}
 
 
