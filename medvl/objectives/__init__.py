@@ -12,6 +12,7 @@ from medvl.objectives.marks import Marks
 from medvl.objectives.masked_image import MaskedImageModeling
 from medvl.objectives.pairs import Assertions, SigmoidPairwise
 from medvl.objectives.registry import OBJECTIVES
+from medvl.objectives.survival import Survival
 from medvl.objectives.text_attributes import TextAttributes
 
 OBJECTIVES.update(
@@ -26,6 +27,7 @@ OBJECTIVES.update(
         "prototype_contrastive": PrototypeContrastive,
         "relation_prediction": RelationPrediction,
         "sigmoid_pairwise": SigmoidPairwise,
+        "survival": Survival,
         "text_attributes": TextAttributes,
     }
 )

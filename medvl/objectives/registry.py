@@ -52,6 +52,8 @@ class Scene:
         marks: (B, d, h, w) uint8 bits of where findings lie, when there are any.
         generator: for objectives that sample; seeded by the step.
         concepts: frozen banks by name (anatomies (A, C), findings (F, C)).
+        time_days: (B,) float32 follow-up, NaN where unknown; event: (B,) bool. None when no outcome of the kind is known.
+        patients: (B,) int64, equal where two samples are of the same patient.
     """
 
     kind: str
@@ -63,6 +65,9 @@ class Scene:
     marks: Tensor | None = None
     generator: torch.Generator | None = None
     concepts: Mapping[str, Tensor] | None = None
+    time_days: Tensor | None = None
+    event: Tensor | None = None
+    patients: Tensor | None = None
 
 
 class Objective(nn.Module, ABC):

@@ -207,6 +207,7 @@ class RecipeTask(Task):
         relations = self._data.relations.get(name)
         marks = torch.from_numpy(part.marked(rows)).to(device) if "marks" in mine and part.marks is not None else None
         said = self._data.statements[name].targets[plan.drawn["statement"][there]] if len(there) else None
+        days, event = (None, None) if part.outcomes is None else (torch.from_numpy(v[rows]).to(device) for v in part.outcomes)
         scene = Scene(
             kind=name,
             index=index,
@@ -217,6 +218,9 @@ class RecipeTask(Task):
             marks=marks,
             generator=torch.Generator().manual_seed(self._seed("scene", plan.step, index)),
             concepts=self.trained.system.concepts(),
+            time_days=days,
+            event=event,
+            patients=torch.from_numpy(part.texts.rows[rows].astype(np.int64)).to(device),
         )
         return scene, mine
 

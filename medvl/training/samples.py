@@ -88,6 +88,14 @@ class KindData:
         """(N,) numbers, equal where two rows have the same text."""
         return np.unique([" ".join(parts) for parts in self.texts.sentences], return_inverse=True)[1]
 
+    @cached_property
+    def outcomes(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
+        """(N,) follow-up in days, NaN where unknown, and (N,) event of each row's patient; None where no row has any."""
+        _, time, event = ages_and_outcomes(self.cohort.cases)
+        days = time[self.texts.rows].astype(np.float32)
+        known = np.isfinite(days)
+        return (days, event[self.texts.rows] & known) if known.any() else None
+
     def sentences(self, *, visible_only: bool, strip_numbers: bool) -> list[list[str]]:
         """Each row's report in sentences: those that an image can show, or all of a row's when none would be left.
 

@@ -47,6 +47,9 @@ def scene(n: int = B, seed: int = 0) -> Scene:
         statements=targets(S, seed + 1),
         marks=torch.randint(0, 4, (n, 2, 2, 3), generator=draw, dtype=torch.uint8),
         generator=torch.Generator().manual_seed(seed + 1),
+        time_days=torch.tensor([300.0, 700.0, 300.0, torch.nan, 900.0, 700.0]).repeat(n)[:n],
+        event=torch.tensor([True, True, False, False, False, True]).repeat(n)[:n],
+        patients=torch.tensor([0, 1, 2, 3, 4, 1]).repeat(n)[:n],
         concepts={"findings": torch.randn(F, C, generator=draw), "anatomies": torch.randn(A, C, generator=draw)},
     )
 
@@ -88,6 +91,9 @@ def rows(what: Scene, order: Tensor) -> Scene:
         relations=None if what.relations is None else what.relations[order],
         duplicates=None if what.duplicates is None else what.duplicates[order],
         marks=None if what.marks is None else what.marks[order],
+        time_days=None if what.time_days is None else what.time_days[order],
+        event=None if what.event is None else what.event[order],
+        patients=None if what.patients is None else what.patients[order],
     )
 
 
