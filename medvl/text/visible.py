@@ -13,7 +13,8 @@ from medvl.text.ontology import phrases, table
 _BRACKET = re.compile(r"\s*\([^()]*\)")
 _EARLIER = re.compile(r"\b(?:previous|previously|prior|earlier)\b", re.IGNORECASE)
 _NO_CHANGE = re.compile(
-    r"\bno (?:\w+ ){0,3}(?:change|difference|progression|regression)s?\b.*?\b(?:detected|found|observed|seen|noted|identified)\b",
+    r"\bno (?:\w+ ){0,3}(?:change|difference|progression|regression)s?\b.*?\b(?:detected|found|observed|seen|noted|identified)\b"
+    r"|\bthere (?:is|are|was|were|has been) no (?:\w+ ){0,3}(?:change|difference|progression|regression)s?$",
     re.IGNORECASE,
 )
 _OPENS = re.compile(r"^(?:it is recommended|clinical|correlation|further|follow-?up|comparison)\b", re.IGNORECASE)

@@ -33,7 +33,7 @@ def test_two_processes_learn_what_one_learns(recipe: str, tmp_path: Path) -> Non
     assert [folder.name for folder in folders[0].values()] == [folder.name for folder in folders[1].values()]
     for name, folder in folders[0].items():
         alone, shared = ([[v for k, v in sorted(line.items())] for line in curves(f[name])] for f in folders)
-        torch.testing.assert_close(torch.tensor(shared), torch.tensor(alone), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(torch.tensor(shared), torch.tensor(alone), rtol=1e-3, atol=1e-5)
         weights = [load_file(f[name] / "weights.safetensors") for f in folders]
         assert weights[0].keys() == weights[1].keys()
         apart = torch.cat([(weights[0][key].double() - weights[1][key].double()).abs().flatten() for key in weights[0]])
