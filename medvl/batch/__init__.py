@@ -1,0 +1,1 @@
+"""The overnight run: every study once, none lost, none twice."""

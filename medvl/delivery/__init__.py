@@ -1,0 +1,1 @@
+"""What a PACS is given: structured reports, segmentations, pages; and the same without identity."""

@@ -1,0 +1,1 @@
+"""Images and results over the network: DICOMweb and the DICOM upper layer."""
