@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from medvl.dicom.header import Header
 from medvl.dicom.pixels import SYNTAX_NAMES
 from medvl.dicom.rules import image_warnings, refusals
 from medvl.dicom.series import Rejected, Scan, Series
-from medvl.dicom.source import Item, Opener, list_items
+from medvl.dicom.source import Item, Opener, list_items, named_items
 from medvl.dicom.stack import SAME_PLACE_MM, assess
 from medvl.dicom.tilt import upright
 from medvl.errors import InputError
@@ -25,7 +25,6 @@ from medvl.records import Reason
 
 _DIRECTORY_CLASS = "1.2.840.10008.1.3.10"
 _MEDIA_TAGS = (0x0020000E, 0x00080060, 0x00280010)
-_LOST_CODES = ("truncated_file", "unreadable_file", "implausible_frames", "malformed_header")
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,11 @@ class _Lost:
     reason: Reason
 
 
-def scan(source: Path) -> Scan:
+def scan(source: Path, names: Sequence[str] | None = None) -> Scan:
     """Find the series of a folder (nested, mixed, any file names), a single file or a zip archive.
 
     Reads headers only; pixels are touched where two files claim the same place. Files that belong to no series are listed
-    in `rejected`; nothing is dropped in silence.
+    in `rejected`; nothing is dropped in silence. With `names`, only the items that are called so are looked at.
 
     Raises:
         InputError: ``not_found`` or ``unsafe_archive``.
@@ -52,7 +51,7 @@ def scan(source: Path) -> Scan:
     bare: dict[tuple[str, str], list[tuple[Header, Reason]]] = defaultdict(list)
     lost: list[_Lost] = []
     with Opener() as opener:
-        for item in list_items(source):
+        for item in list_items(source) if names is None else named_items(source, names):
             try:
                 header = dcm.read_header(lambda start, length, item=item: opener.read(item, start, length), item.size)  # type: ignore[misc]
                 _refuse_index(header)

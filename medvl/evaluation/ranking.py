@@ -50,16 +50,6 @@ def first_ranks(similarity: NDArray[np.floating], relevant: NDArray[np.bool_] | 
     return np.asarray(above + (tied + 1) / (right + 1))
 
 
-def recall_at(similarity: NDArray[np.floating], k: int, relevant: NDArray[np.bool_] | None = None) -> float:
-    """Share of queries with a right answer among the k most similar; a tie costs its expected place."""
-    return float(hits_at(similarity, k, relevant).mean())
-
-
-def median_rank(similarity: NDArray[np.floating], relevant: NDArray[np.bool_] | None = None) -> float:
-    """Median over queries of the rank of the first right answer, ties at their expectation."""
-    return float(np.median(first_ranks(similarity, relevant)))
-
-
 def _best_right(
     similarity: NDArray[np.floating], relevant: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:

@@ -47,11 +47,6 @@ def pair_of(present: Tensor, absent: Tensor) -> Tensor:
     return torch.stack([functional.normalize(side.flatten(0, 1).mean(0), dim=0) for side in (present, absent)])
 
 
-def prompt_bank(findings: FindingList, kinds: Mapping[str, tuple[str, ...]], embed: Embed) -> dict[str, Tensor]:
-    """``finding@region`` to (2, E): its `pair_of` prompts."""
-    return {name: pair_of(*sides) for name, sides in prompt_vectors(findings, kinds, embed).items()}
-
-
 def label_of(finding: Finding, labels: Mapping[str, Any], findings: FindingList) -> int | None:
     """1, 0, or None where a region's labels do not answer the finding (unmentioned, uncertain, or not asked)."""
     if finding.given is not None and labels.get(findings[finding.given].truth) != 1:

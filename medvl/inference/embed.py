@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from medvl.data.cohort import Cohort, PhantomCohort, describe
 from medvl.errors import ConfigError
 from medvl.evaluation.embedded import Embedded
+from medvl.evaluation.peaks import NEAR_MM, peak_distance_mm
 from medvl.evaluation.phantom_truth import patient_of, truth_of
 from medvl.heads.answering import Read
 from medvl.heads.zeroshot import label_of
@@ -25,7 +26,6 @@ from medvl.inference.predictor import Predictor, RegionResult
 from medvl.text.prompts import Finding
 
 BATCH = 32
-NEAR_MM = 5.0
 Progress = Callable[[int, int], None]
 Case = Mapping[str, Any]
 
@@ -176,10 +176,9 @@ def _pointing(predictor: Predictor, patient: Patient, region: RegionResult) -> I
         if mask is None or not mask.any():
             continue
         heat = predictor.heat(finding, region.name, region.hu)
-        peak = np.array(np.unravel_index(int(heat.argmax()), heat.shape))
-        away = np.linalg.norm((np.argwhere(mask) - peak) * np.array(region.geometry.spacing_mm), axis=1).min()
+        near = peak_distance_mm(heat, mask, region.geometry) <= NEAR_MM
         told = {"patient_id": patient.patient_id, "region": region.name, "finding": finding.key}
-        yield told | {"hit": bool(mask[tuple(peak)]), "near": bool(away <= NEAR_MM), "share": float(mask.mean())}
+        yield told | {"hit": bool(mask.flat[heat.argmax()]), "near": near, "share": float(mask.mean())}
 
 
 def _patients(cases: Sequence[Case]) -> pd.DataFrame:

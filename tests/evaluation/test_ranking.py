@@ -12,9 +12,7 @@ from medvl.evaluation.ranking import (
     average_precisions,
     first_ranks,
     hits_at,
-    median_rank,
     ndcgs,
-    recall_at,
     retrieval_scores,
     same_text,
     shared_findings,
@@ -45,8 +43,8 @@ def test_one_right_answer_is_the_mean_over_all_ways_to_break_ties() -> None:
     ranks = [[o.index(i) + 1 for o in orders(row)] for i, row in enumerate(similarity)]
     assert any(len(set(r)) > 1 for r in ranks)
     for k in range(1, 6):
-        assert recall_at(similarity, k) == pytest.approx(np.mean([np.mean([r <= k for r in row]) for row in ranks]))
-    assert median_rank(similarity) == pytest.approx(np.median([np.mean(row) for row in ranks]))
+        assert hits_at(similarity, k).mean() == pytest.approx(np.mean([np.mean([r <= k for r in row]) for row in ranks]))
+    assert np.median(first_ranks(similarity)) == pytest.approx(np.median([np.mean(row) for row in ranks]))
 
 
 def test_several_right_answers_are_the_mean_over_all_ways_to_break_ties(tied: tuple[np.ndarray, np.ndarray]) -> None:
@@ -94,18 +92,18 @@ def test_ndcg_equals_sklearn_with_and_without_ties(levels: int, k: int | None) -
 
 def test_a_constant_model_gets_chance_not_a_perfect_score() -> None:
     flat = np.zeros((8, 8))
-    assert recall_at(flat, 1) == pytest.approx(1 / 8)
-    assert recall_at(flat, 5) == pytest.approx(5 / 8)
-    assert median_rank(flat) == 4.5
-    assert recall_at(np.eye(8), 1) == 1.0
-    assert recall_at(-np.eye(8), 7) == 0.0
-    assert median_rank(-np.eye(8)) == 8.0
+    assert hits_at(flat, 1).mean() == pytest.approx(1 / 8)
+    assert hits_at(flat, 5).mean() == pytest.approx(5 / 8)
+    assert np.median(first_ranks(flat)) == 4.5
+    assert hits_at(np.eye(8), 1).mean() == 1.0
+    assert hits_at(-np.eye(8), 7).mean() == 0.0
+    assert np.median(first_ranks(-np.eye(8))) == 8.0
 
 
 def test_retrieval_looks_along_rows() -> None:
     similarity = np.array([[0.9, 0.1, 0.2], [0.95, 0.5, 0.4], [0.97, 0.6, 0.3]])
-    assert recall_at(similarity, 1) == pytest.approx(1 / 3)
-    assert recall_at(similarity.T, 1) == pytest.approx(0)
+    assert hits_at(similarity, 1).mean() == pytest.approx(1 / 3)
+    assert hits_at(similarity.T, 1).mean() == pytest.approx(0)
 
 
 def test_shared_findings_by_hand() -> None:
@@ -138,7 +136,7 @@ def test_scores_state_gallery_chance_and_intervals() -> None:
     assert plain["recall_at_5"]["value"] > plain["recall_at_5"]["ci"][0] > 0.1
     order = np.random.default_rng(0).permutation(n)
     blocks = [similarity[np.ix_(g, g)] for g in (order[:50], order[50:100])]
-    assert plain["recall_at_5"]["value"] == pytest.approx(np.mean([recall_at(b, 5) for b in blocks]))
+    assert plain["recall_at_5"]["value"] == pytest.approx(np.mean([hits_at(b, 5).mean() for b in blocks]))
 
 
 def test_what_does_not_fit_is_an_error_and_what_has_no_answer_is_counted() -> None:

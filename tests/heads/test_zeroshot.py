@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from medvl.heads.zeroshot import answered, label_of, prompt_bank, prompt_vectors
+from medvl.heads.zeroshot import answered, label_of, pair_of, prompt_vectors
 from medvl.text.prompts import load_findings
 
 LIST = load_findings(
@@ -41,8 +41,8 @@ def _embed(texts: list[str]) -> torch.Tensor:
     return rows / rows.norm(dim=1, keepdim=True)
 
 
-def test_bank_holds_unit_means_of_the_prompts_for_each_side() -> None:
-    bank = prompt_bank(LIST, KINDS, _embed)
+def test_pairs_are_unit_means_of_the_prompts_for_each_side() -> None:
+    bank = {name: pair_of(*sides) for name, sides in prompt_vectors(LIST, KINDS, _embed).items()}
     assert set(bank) == {"mass@kidney_left", "mass@kidney_right", "large@kidney_left", "large@kidney_right"}
     for pair in bank.values():
         assert pair.shape == (2, 7)
@@ -98,4 +98,4 @@ def test_a_sentence_is_embedded_once_however_often_it_is_asked() -> None:
 
 
 def test_a_kind_that_no_region_has_is_asked_nothing() -> None:
-    assert prompt_bank(LIST, {"chest": ("chest",)}, _embed) == {}
+    assert prompt_vectors(LIST, {"chest": ("chest",)}, _embed) == {}
