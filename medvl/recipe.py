@@ -116,6 +116,7 @@ class Recipe(_Strict):
         localise: training of the localiser, or `localiser_from`: a bundle whose localiser is taken; neither: no bundle is made.
         statements: most single sentences kept a kind; survival_penalty: of the ridge Cox model; endpoint: what it predicts.
         findings: list of questions; workers: processes that build cohorts.
+        data_from: command that gives the run its patients; without a table, `medvl train` then refuses and names it.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Recipe(_Strict):
     endpoint: str = "overall survival (phantom)"
     findings: str = "phantom"
     workers: int = 2
+    data_from: str | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:

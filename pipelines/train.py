@@ -92,6 +92,10 @@ def run(
     with _stoppable():
         try:
             recipe = load_recipe(recipe_file(config), overrides)
+            if recipe.data_from and table is None:
+                raise ConfigError(
+                    f"{recipe.name} is not for phantoms; its data come with `{recipe.data_from}`, or give your own with --table"
+                )
             listed = findings_file(recipe.findings)
             text = listed.read_text(encoding="utf-8")
             everything = load_findings(text)

@@ -9,9 +9,11 @@ import pytest
 import torch
 from shrunk import overrides
 
+from medvl.errors import ConfigError
+from medvl.recipe import load_recipe
 from medvl.training.loop import Diverged
 from medvl_pipelines import console, progress, train
-from medvl_pipelines.built_in import recipes
+from medvl_pipelines.built_in import recipe_file, recipes
 from medvl_pipelines.cli import main
 
 RECIPE = "medslip-small"
@@ -47,6 +49,21 @@ def test_dry_run_counts_and_writes_nothing(tmp_path: Path, capsys: pytest.Captur
     layer = 4 * (16 * 16 + 16) + 2 * 16 + (16 * 32 + 32) + (32 * 16 + 16) + 2 * 16
     assert f"text {(embeddings + layer) / 1e3:.1f} k" in shown
     assert not out.exists()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_recipe_for_other_patients_is_not_trained_on_phantoms(tmp_path: Path, dry_run: bool) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(ConfigError, match=r"not for phantoms.*`python benchmarks/painted_kits23\.py --data FOLDER`.*--table"):
+        train.run("painted-kidney", out, dry_run=dry_run)
+    assert not out.exists()
+
+
+def test_the_command_that_gives_the_data_is_there() -> None:
+    command = load_recipe(recipe_file("painted-kidney")).data_from
+    assert command is not None
+    assert (Path(__file__).parents[2] / command.split()[1]).is_file()
+    assert command.split()[1] in recipes()["painted-kidney"]
 
 
 def test_a_stage_that_diverges_is_named_with_what_to_try(
