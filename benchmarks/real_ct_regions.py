@@ -155,10 +155,10 @@ def localiser_table(found: Mapping[str, Scan], predictor: Predictor) -> str:
     ]
     for scan in found.values():
         lines += _rows(scan, predictor, "localiser")
-        predictor.given = _reference_places(scan, predictor)
-        if predictor.given:
+        predictor.prepare.given = _reference_places(scan, predictor)
+        if predictor.prepare.given:
             lines += _rows(scan, predictor, "masks")
-        predictor.given = {}
+        predictor.prepare.given = {}
     return "\n".join(lines)
 
 
@@ -176,7 +176,7 @@ def _rows(scan: Scan, predictor: Predictor, source: str) -> list[str]:
     lines = []
     for name in predictor.contract.names:
         region = result.regions[name]
-        if source == "masks" and name not in predictor.given:
+        if source == "masks" and name not in predictor.prepare.given:
             continue
         mask = scan.mask(name) if name in KIDNEYS else None
         off, side, held = "no reference" if mask is None else "not in the scan", "", ""

@@ -7,17 +7,15 @@ import stat
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 
+from medvl.dicom.archive import checked_members
 from medvl.errors import InputError
 
-MAX_MEMBERS = 200_000
-MAX_UNPACKED_BYTES = 64 << 30
-MAX_RATIO = 200
-RATIO_FREE_BYTES = 1 << 30
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a file that was changed for a pipe after it was listed must not block
 
 
 @dataclass(frozen=True)
@@ -29,27 +27,61 @@ class Item:
         path: the file on disk, or the archive that holds it.
         size: bytes, unpacked.
         member: place in the archive's directory, None for a file on disk.
+        refused: (code, message) of something in a folder that is no file to read: a link that leaves the source, a pipe, a
+            device, a folder that cannot be listed. Reading it raises that.
     """
 
     name: str
     path: Path
     size: int
     member: int | None = None
+    refused: tuple[str, str] | None = None
+
+
+def shown(name: str) -> str:
+    """`name` for a terminal: what cannot be printed (control characters, bytes of no charset) as a question mark in a box."""
+    return "".join(mark if mark.isprintable() else "\N{REPLACEMENT CHARACTER}" for mark in name)
 
 
 def list_items(source: Path) -> list[Item]:
-    """All regular files of a folder (nested), archive or single path, in order of their names.
+    """All files of a folder (nested), archive or single path, in order of their names.
+
+    The source itself may be a link. A link within it counts only where it leads to something within it; others, and what is no
+    regular file, are listed as `Item.refused`.
 
     Raises:
-        InputError: ``not_found``, or ``unsafe_archive`` for a zip that tries to leave its folder, links, or unpacks too large.
+        InputError: ``not_found``, ``special_file`` for a pipe or device, or as `checked_members`.
     """
     if source.is_dir():
         return sorted(_walk_folder(source), key=lambda item: item.name)
     if not source.is_file():
+        if source.exists():
+            raise InputError("special_file", "the given path is a pipe, socket or device; give a file or folder")
         raise InputError("not_found", "there is no file or folder at the given path; check the spelling")
     if is_archive(source):
         return _list_archive(source)
     return [Item(source.name, source, source.stat().st_size)]
+
+
+def named_items(source: Path, names: Sequence[str]) -> list[Item]:
+    """The items of `source` that are called so, without looking at what else is there.
+
+    Raises:
+        InputError: as `list_items`; ``not_found`` also when one of them is gone, ``outside_link`` when one leads out of a folder.
+    """
+    if source.is_dir():
+        real = os.path.realpath(source)
+        if not all(_within(os.path.realpath(source / name), real) for name in names):
+            raise InputError("outside_link", "a file of the study lies outside the input; look at the input again")
+        try:
+            return [Item(name, source / name, (source / name).stat().st_size) for name in names]
+        except OSError as error:
+            raise InputError("not_found", "a file of the study is gone; look at the input again") from error
+    wanted = set(names)
+    found = [item for item in list_items(source) if item.name in wanted]
+    if len(found) < len(wanted):
+        raise InputError("not_found", "a file of the study is gone from its archive; look at the input again")
+    return found
 
 
 def is_archive(path: Path) -> bool:
@@ -59,56 +91,55 @@ def is_archive(path: Path) -> bool:
 
 
 def _walk_folder(root: Path) -> Iterator[Item]:
-    """Files below `root`; linked folders are followed once, so a loop of links ends."""
+    """What lies below `root`; folders linked from within are followed once, so a loop of links ends."""
+    real = os.path.realpath(root)
     seen: set[tuple[int, int]] = set()
     pending = [(root, "")]
     while pending:
         folder, prefix = pending.pop()
-        info = folder.stat()
-        if (info.st_dev, info.st_ino) in seen:
+        try:
+            info = folder.stat()
+            if (info.st_dev, info.st_ino) in seen:
+                continue
+            seen.add((info.st_dev, info.st_ino))
+            with os.scandir(folder) as entries:
+                found = [_entry(entry, prefix, real) for entry in entries]
+        except OSError as error:
+            reason = ("unreadable_file", f"a folder cannot be listed ({type(error).__name__}); look at its permissions")
+            yield Item(prefix, folder, 0, refused=reason)
             continue
-        seen.add((info.st_dev, info.st_ino))
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                name = prefix + entry.name
-                if entry.is_dir():
-                    pending.append((Path(entry.path), name + "/"))
-                elif entry.is_file():
-                    yield Item(name, Path(entry.path), entry.stat().st_size)
+        for item in found:
+            if item.size < 0:
+                pending.append((item.path, item.name + "/"))
+            else:
+                yield item
+
+
+def _entry(entry: os.DirEntry[str], prefix: str, root: str) -> Item:
+    """One entry of a folder; size -1 for a folder to walk."""
+    name, path = prefix + entry.name, Path(entry.path)
+    reason = ("special_file", "a pipe, socket or device, never opened; it is left out")
+    try:
+        if entry.is_symlink() and not _within(os.path.realpath(path), root):
+            reason = ("outside_link", "a link that leads out of the input; give its target as an input, or copy the files")
+        elif entry.is_dir():
+            return Item(name, path, -1)
+        elif entry.is_file():
+            return Item(name, path, entry.stat().st_size)
+        elif entry.is_symlink() and not path.exists():
+            reason = ("unreadable_file", "a link that leads nowhere; copy the study again")
+    except OSError as error:
+        reason = ("unreadable_file", f"a file cannot be looked at ({type(error).__name__}); look at its permissions")
+    return Item(name, path, 0, refused=reason)
+
+
+def _within(path: str, root: str) -> bool:
+    return path == root or path.startswith(root.rstrip("/") + "/")
 
 
 def _list_archive(path: Path) -> list[Item]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = archive.infolist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(
-            "unsafe_archive", f"the archive's directory cannot be read ({type(error).__name__}); zip it again"
-        ) from error
-    _check_archive(infos)
+    infos = checked_members(path)
     return [Item(info.filename, path, info.file_size, index) for index, info in enumerate(infos) if not info.is_dir()]
-
-
-def _check_archive(infos: list[zipfile.ZipInfo]) -> None:
-    """Refuse what no honest archive of images holds."""
-    if len(infos) > MAX_MEMBERS:
-        raise InputError("unsafe_archive", f"the archive lists {len(infos)} members, more than {MAX_MEMBERS}; unpack it yourself")
-    for info in infos:
-        parts = PurePosixPath(info.filename.replace("\\", "/"))
-        if parts.is_absolute() or ".." in parts.parts or (len(info.filename) > 1 and info.filename[1] == ":"):
-            raise InputError("unsafe_archive", "a member's name leads outside the archive; do not unpack this file")
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise InputError("unsafe_archive", "the archive holds a symbolic link; zip the files themselves")
-        if info.flag_bits & 1:
-            raise InputError("unsafe_archive", "the archive is encrypted; unpack it and give the folder")
-    unpacked = sum(info.file_size for info in infos)
-    packed = max(1, sum(info.compress_size for info in infos))
-    if unpacked > MAX_UNPACKED_BYTES or (unpacked > RATIO_FREE_BYTES and unpacked / packed > MAX_RATIO):
-        raise InputError(
-            "unsafe_archive",
-            f"the archive would unpack to {unpacked / 2**30:.1f} GiB, {unpacked / packed:.0f} times its size; "
-            "unpack it yourself if you trust it",
-        )
 
 
 class Opener:
@@ -133,14 +164,16 @@ class Opener:
         """Bytes of the item from `start`, at most `length`; fewer where the file ends.
 
         Raises:
-            InputError: ``unreadable_file`` when the disk or the archive does not give the bytes.
+            InputError: ``unreadable_file`` when the disk or the archive does not give the bytes, or as the item is refused.
         """
         wanted = item.size - start if length is None else length
+        if item.refused is not None:
+            raise InputError(*item.refused)
         try:
             if item.member is None:
                 return _read_disk(item.path, start, wanted)
             return self._read_member(item, start, wanted)
-        except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+        except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
             raise InputError(
                 "unreadable_file", f"a file cannot be read ({type(error).__name__}); copy the study again"
             ) from error
@@ -154,7 +187,7 @@ class Opener:
             target[: len(data)] = data
             return len(data)
         try:
-            descriptor = os.open(item.path, os.O_RDONLY)
+            descriptor = os.open(item.path, _FLAGS)
             try:
                 done = 0
                 while done < len(target):
@@ -187,7 +220,7 @@ class Opener:
 
 
 def _read_disk(path: Path, start: int, length: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, _FLAGS)
     try:
         data = os.pread(descriptor, length, start)
         while len(data) < length:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,11 @@ class Entry:
     why: str = ""
     series: Series | None = field(default=None, repr=False)
     path: Path | None = field(default=None, repr=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The files of its images as their source calls them; may hold identifiers, never log them."""
+        return tuple(dict.fromkeys(f.item.name for f in self.series.frames)) if self.series else ()
 
     def read(self) -> Volume:
         """The volume in HU.
@@ -114,19 +119,20 @@ class Loaded:
         return max(usable, key=lambda entry: entry.shape_dhw or (0, 0, 0), default=None)
 
 
-def load(source: Path, want: Want | None = None) -> Loaded:
+def load(source: Path, want: Want | None = None, names: Sequence[str] | None = None) -> Loaded:
     """Find and judge everything in `source`; volumes are read on demand with `Entry.read` or `Study.read`.
 
     Args:
         source: folder (nested, mixed, any file names), DICOM file, zip archive, or NIfTI file.
         want: what to prefer when a study has several volumes.
+        names: look only at the files of `source` that are called so, as `Entry.names` tells them; all by default.
 
     Raises:
         InputError: ``not_found`` or ``unsafe_archive``.
     """
     if source.is_file() and source.name.lower().endswith(_NIFTI) and not is_archive(source):
         return Loaded((_nifti_study(source, source.name),))
-    found = scan(source)
+    found = scan(source, names)
     nifti = sorted(entry.path for entry in found.rejected if source.is_dir() and entry.path.lower().endswith(_NIFTI))
     by_study: dict[str, list[Series]] = {}
     for series in found.series:

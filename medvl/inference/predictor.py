@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,15 +18,14 @@ from medvl.evaluation.outliers import Familiarity
 from medvl.heads.answering import Read
 from medvl.heads.ways import Towers
 from medvl.imaging.appearance import appearance
-from medvl.imaging.preprocess import MIN_COVERED, to_hu_grid, window
-from medvl.imaging.resample import covered_fraction
+from medvl.imaging.preprocess import window
 from medvl.inference.answers import CaseResult, FindingResult, RegionResult
 from medvl.inference.asking import Scored, answering_of, asking_of
 from medvl.inference.evidence import Evidence, deletion, peak_of
+from medvl.inference.regions import Clock, Prepared, Preparer
 from medvl.models.bundle import Bundle
 from medvl.models.clip import RegionClip
-from medvl.models.config import LocaliserConfig
-from medvl.models.localiser import Localiser, Place
+from medvl.models.localiser import Place
 from medvl.records import Reason, Volume
 from medvl.survival.model import SurvivalModel
 from medvl.text.prompts import Finding, FindingList, load_findings
@@ -61,14 +59,10 @@ class Predictor:
     ) -> None:
         self.bundle, self.device = bundle, torch.device(device)
         self.contract, self.kinds = bundle.contract, bundle.kinds
-        self.given = dict(given or {})
         own = load_findings(bundle.text("findings.yaml"))
         self.findings, self.users = findings or own, findings is not None
         self.answering = answering_of(bundle, own, self.findings, self.device, cache)
-        self.localiser = Localiser(LocaliserConfig.model_validate(bundle.values("model.json")["localiser"]))
-        weights = bundle.tensors("weights.safetensors")
-        self.localiser.load_state_dict({k[10:]: v for k, v in weights.items() if k.startswith("localiser.")})
-        self.localiser.eval()
+        self.prepare = Preparer(bundle, given)
         fitted = {k: Calibration(**v) for k, v in bundle.values("calibration.json").items()}
         self.asking = asking_of(bundle, self.answering, own, fitted)
         self.calibration = dict(self.asking.calibration)
@@ -98,67 +92,54 @@ class Predictor:
             explain: also draw heat maps and run deletion tests for what is not absent in a usable, familiar region, and tell
                 how far scores spread over paraphrases (needed for verdicts where the bundle has limits for it).
         """
-        clock = _Clock()
-        places = {**self.localiser.locate(volume), **self.given}
-        clock.lap("localise")
-        regions = {spec.name: self._region(volume, spec.name, places[spec.name]) for spec in self.contract.regions}
-        clock.lap("preprocess")
-        regions = self._embed(regions)
-        clock.lap("encode")
-        findings = self._answer(regions, explain)
-        clock.lap("score and explain")
-        known = {n: r.embedding for n, r in regions.items() if r.embedding is not None and not r.reasons}
-        risk = self.survival.estimate(known, age_years) if self.survival else None
-        return CaseResult(regions, findings, risk, clock.laps)
+        return self.answer([self.prepare(volume, age_years=age_years)], explain=explain)[0]
 
-    def _region(self, volume: Volume, name: str, place: Place) -> RegionResult:
-        spec, source = self.contract[name], "mask" if name in self.given else "localiser"
-        if place.confidence < self.localiser.config.min_confidence:
-            least = self.localiser.config.min_confidence
-            reason = Reason(
-                "region_not_found", f"the localiser is {place.confidence:.2f} sure of {name}; at least {least} is needed"
-            )
-            return RegionResult(name, place, source, None, 0.0, None, None, (reason,))
-        grid = spec.geometry(place.center_lps)
-        covered = covered_fraction(volume.geometry, grid)
-        reasons: tuple[Reason, ...] = ()
-        if covered < MIN_COVERED:
-            message = f"the scan covers {covered:.0%} of {name}; at least {MIN_COVERED:.0%} is needed"
-            reasons = (Reason("region_incomplete", message),)
-        hu = to_hu_grid(volume, grid, fill=self.contract.fill_hu)
-        return RegionResult(name, place, source, grid, covered, None, None, reasons, hu)
+    def answer(self, scans: Sequence[Prepared], *, explain: bool = True) -> list[CaseResult]:
+        """Findings of several scans, whose regions go through the towers together."""
+        clock = Clock()
+        embedded = self._embed([scan.regions for scan in scans])
+        clock.lap("encode")
+        shared = {"encode": round(clock.laps["encode"] / len(scans), 4)}
+        found = []
+        for scan, regions in zip(scans, embedded, strict=True):
+            findings = self._answer(regions, explain)
+            clock.lap("score and explain")
+            known = {n: r.embedding for n, r in regions.items() if r.embedding is not None and not r.reasons}
+            risk = self.survival.estimate(known, scan.age_years) if self.survival else None
+            laps = {**scan.timings_s, **shared, "score and explain": clock.laps["score and explain"]}
+            found.append(CaseResult(regions, findings, risk, laps))
+        return found
 
     def read(self, hu: Sequence[NDArray[np.int16]], regions: Sequence[str]) -> Read:
         """What the system makes of B HU grids (D, H, W), all of regions of one kind."""
         pixels = torch.stack([self.pixels(grid, name) for grid, name in zip(hu, regions, strict=True)])
         return self.answering.read(pixels, list(self.kinds).index(self.kind_of(regions[0])))
 
-    def encode(self, hu: Sequence[NDArray[np.int16]], regions: Sequence[str]) -> tuple[NDArray[np.float32], Tensor]:
-        """Pooled features (B, P) float32 and unit embeddings (B, E) of B HU grids (D, H, W), all of regions of one kind."""
-        found = self.read(hu, regions)
-        return found.pooled.numpy(), found.embedding
-
-    def _embed(self, regions: dict[str, RegionResult]) -> dict[str, RegionResult]:
-        out = dict(regions)
+    def _embed(self, scans: Sequence[dict[str, RegionResult]]) -> list[dict[str, RegionResult]]:
+        """The same regions with what the towers and the familiarity check make of those that are usable."""
+        out = [dict(regions) for regions in scans]
         for kind, names in self.kinds.items():
-            usable = [regions[n] for n in names if regions[n].hu is not None and not regions[n].reasons]
+            usable = [(at, r) for at, regions in enumerate(scans) for r in (regions[n] for n in names) if _usable(r)]
             if not usable:
                 continue
-            found, familiar = self.read([r.hu for r in usable], [r.name for r in usable]), self.familiarity[kind]  # type: ignore[misc]
-            for row, region in enumerate(usable):
-                pooled = found.pooled[row].numpy()
-                distance = float(familiar.distance(pooled[None])[0])
-                strange = [_unlike(f"{region.name} looks", distance, familiar.limit), *self._image_reasons(region, kind)]
-                out[region.name] = replace(
-                    region,
-                    distance=distance,
-                    limit=familiar.limit,
-                    reasons=(*region.reasons, *(reason for reason in strange if reason)),
-                    embedding=found.embedding[row],
-                    pooled=pooled,
-                    answers=found.answers[row],
-                )
+            found = self.read([r.hu for _, r in usable], [r.name for _, r in usable])  # type: ignore[misc]
+            for row, (at, region) in enumerate(usable):
+                out[at][region.name] = self._embedded(region, kind, found, row)
         return out
+
+    def _embedded(self, region: RegionResult, kind: str, found: Read, row: int) -> RegionResult:
+        familiar, pooled = self.familiarity[kind], found.pooled[row].numpy()
+        distance = float(familiar.distance(pooled[None])[0])
+        strange = [_unlike(f"{region.name} looks", distance, familiar.limit), *self._image_reasons(region, kind)]
+        return replace(
+            region,
+            distance=distance,
+            limit=familiar.limit,
+            reasons=(*region.reasons, *(reason for reason in strange if reason)),
+            embedding=found.embedding[row],
+            pooled=pooled,
+            answers=found.answers[row],
+        )
 
     def _image_reasons(self, region: RegionResult, kind: str) -> list[Reason | None]:
         """Whether the crop itself is of another world; bundles from before this was looked at do not say."""
@@ -231,16 +212,8 @@ class Predictor:
         return np.asarray((fine / fine.max().clamp_min(1e-9)).numpy(), dtype=np.float32)
 
 
-class _Clock:
-    """Seconds between laps."""
-
-    def __init__(self) -> None:
-        self.laps: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter()
-        self.laps[name], self._last = round(now - self._last, 4), now
+def _usable(region: RegionResult) -> bool:
+    return region.hu is not None and not region.reasons
 
 
 def _unlike(what: str, distance: float, limit: float) -> Reason | None:

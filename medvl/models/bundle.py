@@ -80,11 +80,13 @@ class Bundle:
         """A text file of the bundle."""
         return (self.folder / file).read_text(encoding="utf-8")
 
-    def tensors(self, file: str) -> dict[str, Tensor]:
-        """A safetensors file of the bundle; half precision becomes float32."""
-        from safetensors.torch import load_file
+    def tensors(self, file: str, prefix: str = "") -> dict[str, Tensor]:
+        """The tensors of a safetensors file whose names begin with `prefix`, without it; half precision becomes float32."""
+        from safetensors import safe_open
 
-        return {k: v.float() if v.is_floating_point() else v for k, v in load_file(self.folder / file).items()}
+        with safe_open(self.folder / file, framework="pt") as stored:
+            found = {k[len(prefix) :]: stored.get_tensor(k) for k in stored.keys() if k.startswith(prefix)}  # noqa: SIM118
+        return {k: v.float() if v.is_floating_point() else v for k, v in found.items()}
 
 
 def load_system(bundle: Bundle) -> System:

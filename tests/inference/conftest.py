@@ -25,5 +25,5 @@ def who() -> Patient:
 @pytest.fixture
 def predictor(loaded: Predictor, who: Patient, monkeypatch: pytest.MonkeyPatch) -> Predictor:
     """The tiny bundle with a localiser that is right about `who`, so that every region is usable."""
-    monkeypatch.setattr(loaded.localiser, "locate", lambda _volume: places(who))
+    monkeypatch.setattr(loaded.prepare.localiser, "locate", lambda _volume: places(who))
     return loaded

@@ -167,7 +167,7 @@ def test_our_own_failure_stops_nothing_and_tells_nothing(
     assert dict(summary.reasons) == {"internal_error": 1}
     assert_quiet(tmp_path / "out", summary)
     monkeypatch.undo()
-    monkeypatch.setattr(predictor.localiser, "locate", lambda _volume: places(who))
+    monkeypatch.setattr(predictor.prepare.localiser, "locate", lambda _volume: places(who))
     assert run_batch([inputs[0], sound], predictor, tmp_path / "out").statuses == {"done": 1, "resumed": 1}
 
 

@@ -56,7 +56,9 @@ def test_crops_are_read_asked_and_set_beside_their_reports(mine: Predictor, crop
 
 def test_scans_and_crops_of_a_phantom_agree(mine: Predictor, crops: Embedded, monkeypatch: pytest.MonkeyPatch) -> None:
     patients = iter([sample_patient(21, number) for number in range(3, 6)])
-    monkeypatch.setattr(mine.localiser, "locate", lambda _: {k: Place(c, 0.9) for k, c in region_centers(next(patients)).items()})
+    monkeypatch.setattr(
+        mine.prepare.localiser, "locate", lambda _: {k: Place(c, 0.9) for k, c in region_centers(next(patients)).items()}
+    )
     scans = embed_phantoms(mine, WHICH, {**SOURCE, "way": "scans"})
     assert list(scans.rows["region"]) != [] and scans.evidence is not None
     key = ["patient_id", "region"]

@@ -59,7 +59,7 @@ def test_only_the_same_words_have_a_verdict(bundle: Bundle, who: Patient, tmp_pa
     known = listed.findings[0]
     own, theirs = Predictor(bundle), Predictor(bundle, findings=listed, cache=tmp_path / "cache")
     for predictor in (own, theirs):
-        predictor.localiser.locate = lambda _volume: places(who)  # type: ignore[method-assign]
+        predictor.prepare.localiser.locate = lambda _volume: places(who)  # type: ignore[method-assign]
     volume = scan_of(who)
     expected = {f.region: f for f in own.predict(volume, explain=False).findings if f.finding.key == known.key}
     result = theirs.predict(volume, explain=True)

@@ -58,7 +58,7 @@ def test_slices_stored_feet_first_change_nothing(predictor: Predictor, who: Pati
 
 def test_the_localiser_too_sees_one_patient_whatever_the_storage(loaded: Predictor, who: Patient) -> None:
     volume = scan_of(who)
-    a, b = (loaded.localiser.locate(v) for v in (volume, upside_down(volume)))
+    a, b = (loaded.prepare.localiser.locate(v) for v in (volume, upside_down(volume)))
     for name, place in a.items():
         np.testing.assert_allclose(place.center_lps, b[name].center_lps, atol=0.5)
 
@@ -94,7 +94,7 @@ def test_heat_maps_and_evidence_lie_on_the_region(predictor: Predictor, who: Pat
 def test_a_region_nobody_found(loaded: Predictor, who: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
     found = places(who)
     found["kidney_left"] = Place(found["kidney_left"].center_lps, -1.0)
-    monkeypatch.setattr(loaded.localiser, "locate", lambda _volume: found)
+    monkeypatch.setattr(loaded.prepare.localiser, "locate", lambda _volume: found)
     result = loaded.predict(scan_of(who), explain=False)
     answers = [f for f in result.findings if f.region == "kidney_left"]
     assert answers
