@@ -16,6 +16,9 @@ from medvl.dicom.source import Item
 from medvl.errors import InputError
 
 Triple = tuple[float, float, float]
+MAX_FRAMES = 1 << 16
+MAX_FRAME_PIXELS = 1 << 26  # 8192 x 8192
+MAX_FRAGMENTS = 100_000  # compressed pieces beyond one for each frame
 _IMAGE_GROUPS = (0x00209113, 0x00209116, 0x00289110, 0x00289145, 0x00209111, 0x00189329, 0x00189314, 0x00189118, 0x00409096)
 _PHASES = {
     "native": r"\b(native|nativ|non[- ]?contrast|unenhanced|w/?o contrast|without contrast|sans)\b",
@@ -107,15 +110,15 @@ def frames_of(item: Item, header: Header, read: Callable[[int, int], bytes]) -> 
         read: gives the bytes (start, length) of the file; used for the table of fragments only.
 
     Raises:
-        InputError: ``not_an_image``, ``truncated_file``, ``implausible_frames`` or ``malformed_header``.
+        InputError: ``not_an_image``, ``truncated_file``, ``implausible_frames``, ``too_large`` or ``malformed_header``.
     """
     values = header.values
     if header.pixel_offset < 0:
         raise InputError("not_an_image", "the file holds no pixels (a report, contour or index object)")
     encoding = _encoding(header)
     n_frames = int(dcm.number(values, 0x00280008) or 1)
-    if n_frames < 1 or n_frames > 1_000_000:
-        raise InputError("implausible_frames", f"the header claims {n_frames} frames")
+    if n_frames < 1 or n_frames > MAX_FRAMES:
+        raise InputError("implausible_frames", f"the header claims {n_frames:.6g} frames; one file holds at most {MAX_FRAMES}")
     chunks = _native_chunks(item, header, encoding, n_frames) if encoding.native else _fragments(item, header, n_frames, read)
     if n_frames == 1 and dcm.FRAME_GROUPS not in values:
         return [_frame(item, chunks[0], encoding, values)]
@@ -124,6 +127,9 @@ def frames_of(item: Item, header: Header, read: Callable[[int, int], bytes]) -> 
     if own and len(own) != n_frames:
         raise InputError("implausible_frames", f"the header claims {n_frames} frames and describes {len(own)}")
     top = {tag: value for tag, value in values.items() if isinstance(value, bytes)}
+    if not own:
+        one = {**top, **shared}
+        return [_frame(item, chunk, encoding, one) for chunk in chunks]
     return [_frame(item, chunk, encoding, {**top, **shared, **_flatten(own[k : k + 1])}) for k, chunk in enumerate(chunks)]
 
 
@@ -142,6 +148,9 @@ def _encoding(header: Header) -> Encoding:
     stored = word(0x00280101, bits)
     if word(0x00280010) < 1 or word(0x00280011) < 1 or bits not in (1, 8, 16, 32, 64) or not 1 <= stored <= bits:
         raise InputError("malformed_header", "rows, columns or bits of the image make no sense; export it again")
+    if word(0x00280010) * word(0x00280011) * word(0x00280002, 1) > MAX_FRAME_PIXELS:
+        size = f"{word(0x00280010)} x {word(0x00280011)}"
+        raise InputError("too_large", f"the header claims frames of {size} pixels; this is no CT image")
     return Encoding(
         transfer_syntax=header.transfer_syntax,
         rows=word(0x00280010),
@@ -187,6 +196,8 @@ def _fragments(item: Item, header: Header, n_frames: int, read: Callable[[int, i
         if pos + 8 + length > item.size:
             raise InputError("truncated_file", f"the file ends {pos + 8 + length - item.size} bytes early; copy it again")
         pieces.append((pos + 8, length))
+        if len(pieces) > n_frames + MAX_FRAGMENTS:
+            raise InputError("implausible_frames", f"more than {MAX_FRAGMENTS} compressed pieces; export the file again")
         pos += 8 + length
     return _group_fragments(pieces, n_frames, read)
 

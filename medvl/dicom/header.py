@@ -23,7 +23,14 @@ BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 PIXEL_TAGS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 SHARED_GROUPS, FRAME_GROUPS = 0x52009229, 0x52009230
-MAX_INFLATED_BYTES = 4 << 30
+MAX_INFLATED_BYTES = 2 << 30
+MAX_INFLATION, INFLATION_FREE_BYTES = 200, 64 << 20
+MAX_HEADER_BYTES = 128 << 20
+MAX_WHOLE_BYTES = 512 << 20  # of a file that only the slow reader follows, or that must be inflated to be looked at
+MAX_DEPTH = 64
+MAX_ELEMENTS = 2_000_000  # with the items and elements of nested sequences
+MAX_VALUE_BYTES = 64 << 10  # of one element that is kept
+MAX_UID_BYTES = 128  # the standard allows 64; some archives join two
 
 Value = bytes | list[dict[int, Any]]
 Values = dict[int, Any]
@@ -38,7 +45,8 @@ WANTED = frozenset((
 ))
 # fmt: on
 _LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-_PREFIXES = (32 << 10, 1 << 20, 32 << 20, 512 << 20)
+_PREFIXES = (32 << 10, 1 << 20, 32 << 20, MAX_HEADER_BYTES)
+_UIDS = (0x00080018, 0x0020000D, 0x0020000E)
 _PYDICOM_ERRORS = (
     AttributeError,
     EOFError,
@@ -46,6 +54,7 @@ _PYDICOM_ERRORS = (
     LookupError,
     NotImplementedError,
     OSError,
+    RecursionError,
     struct.error,
     TypeError,
     ValueError,
@@ -59,6 +68,29 @@ class _NeedMore(Exception):  # noqa: N818 - a signal, not an error
 
 class _Malformed(Exception):  # noqa: N818
     """The walker lost the thread."""
+
+
+class _Budget:
+    """How many elements and items a header may still have, and how deep it may nest."""
+
+    def __init__(self) -> None:
+        self.left, self.depth = MAX_ELEMENTS, 0
+
+    def spend(self) -> None:
+        """Count one element or item."""
+        self.left -= 1
+        if self.left < 0:
+            raise InputError("malformed_header", f"the header has more than {MAX_ELEMENTS} elements; this is not an image")
+
+    def __enter__(self) -> None:
+        """One level down."""
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise InputError("malformed_header", f"sequences are nested more than {MAX_DEPTH} deep; this is not an image")
+
+    def __exit__(self, *_: object) -> None:
+        """One level up."""
+        self.depth -= 1
 
 
 @dataclass(frozen=True)
@@ -129,15 +161,17 @@ def inflate(data: bytes, start: int) -> bytes:
     """The data set of a deflated file, with the first `start` bytes (preamble and meta group) kept in front.
 
     Raises:
-        InputError: ``truncated_file`` when the stream is damaged or grows beyond 4 GiB.
+        InputError: ``truncated_file`` when the stream is damaged, ``deflate_bomb`` when it grows beyond 2 GiB, or beyond 64 MiB
+            and 200 times its size.
     """
+    limit = min(MAX_INFLATED_BYTES, max(INFLATION_FREE_BYTES, MAX_INFLATION * len(data)))
     try:
         engine = zlib.decompressobj(-15)
-        body = engine.decompress(data[start:], MAX_INFLATED_BYTES)
+        body = engine.decompress(data[start:], limit)
     except zlib.error as error:
         raise InputError("truncated_file", "the deflated data set is damaged; copy the file again") from error
     if engine.unconsumed_tail:
-        raise InputError("truncated_file", "the deflated data set grows beyond 4 GiB; this is not an image")
+        raise InputError("deflate_bomb", f"the deflated data set grows beyond {limit >> 20} MiB; this is not an image")
     return data[:start] + body
 
 
@@ -145,17 +179,36 @@ def read_header(read: Callable[[int, int], bytes], size: int) -> Header:
     """The header of a file of `size` bytes, with `read(start, length)` giving its bytes.
 
     Raises:
-        InputError: ``not_dicom``, ``truncated_file`` or ``malformed_header``.
+        InputError: ``not_dicom``, ``truncated_file``, ``malformed_header``, ``deflate_bomb`` or ``invalid_uid``.
     """
-    for prefix in (*(p for p in _PREFIXES if p < size), *((size,) if size <= _PREFIXES[-1] else ())):
+    for prefix in (*(p for p in _PREFIXES if p < size), *((size,) if size <= MAX_WHOLE_BYTES else ())):
         data = read(0, prefix)
+        if prefix > MAX_HEADER_BYTES and _start(data)[1] != DEFLATED:
+            break
         try:
-            return _parse(data, complete=len(data) >= size)
+            return _checked(_parse(data, complete=len(data) >= size))
         except _NeedMore:
             continue
         except _Malformed:
-            return _parse_with_pydicom(read(0, size))
+            if size > MAX_WHOLE_BYTES:
+                raise InputError("malformed_header", "the header cannot be followed; export the file again") from None
+            return _checked(_parse_with_pydicom(read(0, size)))
+    if size > MAX_HEADER_BYTES:
+        raise InputError("malformed_header", f"the header is longer than {MAX_HEADER_BYTES >> 20} MiB; this is not an image")
     raise InputError("truncated_file", "the file ends inside its header; copy it again")
+
+
+def _checked(header: Header) -> Header:
+    """The header, refused where a value it keeps is longer than any honest one, or a UID is none."""
+    for tag, value in header.values.items():
+        if isinstance(value, bytes) and len(value) > MAX_VALUE_BYTES:
+            where = f"{tag >> 16:04X},{tag & 0xFFFF:04X}"
+            raise InputError("malformed_header", f"element {where} takes {len(value)} bytes; export the file again")
+    for tag in _UIDS:
+        uid = text(header.values, tag)
+        if len(uid) > MAX_UID_BYTES or ".." in uid or any(mark in "/\\" or not mark.isprintable() for mark in uid):
+            raise InputError("invalid_uid", "the UID of the study, series or image is none; export the file again")
+    return header
 
 
 def _parse(data: bytes, *, complete: bool) -> Header:
@@ -172,11 +225,12 @@ def _parse(data: bytes, *, complete: bool) -> Header:
     if explicit != (vr.isalpha() and vr.isupper()):
         explicit = not explicit  # the bytes win over what the meta group claims
     values: Values = {}
-    for tag, at, length, _ in _elements(data, start, len(data), explicit, little, top=True):
+    budget = _Budget()
+    for tag, at, length, _ in _elements(data, start, len(data), explicit, little, budget, top=True):
         if tag in PIXEL_TAGS:
             return Header(values, syntax, little, at, length, tag)
         if tag in _FUNCTIONAL:
-            values[tag] = _items(data, at, at + length, explicit, little)
+            values[tag] = _items(data, at, at + length, explicit, little, budget)
         elif tag in WANTED:
             if at + length > len(data):
                 raise _NeedMore
@@ -214,7 +268,7 @@ def _meta(data: bytes, pos: int) -> tuple[int, str]:
 
 
 def _elements(  # noqa: PLR0912 - one flat loop, run for every element of every file
-    data: bytes, pos: int, end: int, explicit: bool, little: bool, *, top: bool = False
+    data: bytes, pos: int, end: int, explicit: bool, little: bool, budget: _Budget, *, top: bool = False
 ) -> Iterator[tuple[int, int, int, int]]:
     """Yield (tag, value start, value length, next element) until the end, an item delimiter or the pixels."""
     order = "<" if little else ">"
@@ -224,6 +278,7 @@ def _elements(  # noqa: PLR0912 - one flat loop, run for every element of every 
         struct.Struct(order + "L").unpack_from,
     )
     while pos + 8 <= end:
+        budget.spend()
         group, element = tag_of(data, pos)
         tag = group << 16 | element
         if group == 0xFFFE:
@@ -247,7 +302,8 @@ def _elements(  # noqa: PLR0912 - one flat loop, run for every element of every 
             return
         if length == UNDEFINED:
             inner_explicit = explicit and vr != b"UN"
-            pos = _skip_items(data, at, end, inner_explicit, little)
+            with budget:
+                pos = _skip_items(data, at, end, inner_explicit, little, budget)
             length = pos - at
         else:
             pos = at + length
@@ -258,12 +314,13 @@ def _elements(  # noqa: PLR0912 - one flat loop, run for every element of every 
         raise _Malformed
 
 
-def _skip_items(data: bytes, pos: int, end: int, explicit: bool, little: bool) -> int:
+def _skip_items(data: bytes, pos: int, end: int, explicit: bool, little: bool, budget: _Budget) -> int:
     """The position behind the delimiter of a sequence of undefined length."""
     order = "<HHL" if little else ">HHL"
     while True:
         if pos + 8 > end:
             raise _NeedMore
+        budget.spend()
         group, element, length = struct.unpack_from(order, data, pos)
         if group != 0xFFFE or element not in (0xE000, 0xE0DD):
             raise _Malformed
@@ -271,38 +328,40 @@ def _skip_items(data: bytes, pos: int, end: int, explicit: bool, little: bool) -
         if element == 0xE0DD:
             return pos
         if length == UNDEFINED:
-            pos = _item_end(data, pos, end, explicit, little)
+            pos = _item_end(data, pos, end, explicit, little, budget)
         else:
             pos += length
 
 
-def _item_end(data: bytes, pos: int, end: int, explicit: bool, little: bool) -> int:
-    for tag, _, _, following in _elements(data, pos, end, explicit, little):
+def _item_end(data: bytes, pos: int, end: int, explicit: bool, little: bool, budget: _Budget) -> int:
+    for tag, _, _, following in _elements(data, pos, end, explicit, little, budget):
         pos = following
         if tag == 0xFFFEE00D:
             return pos
     raise _NeedMore
 
 
-def _items(data: bytes, pos: int, end: int, explicit: bool, little: bool) -> list[dict[int, Any]]:
+def _items(data: bytes, pos: int, end: int, explicit: bool, little: bool, budget: _Budget) -> list[dict[int, Any]]:
     """The items of a sequence with all their elements, nested sequences included."""
     if end > len(data):
         raise _NeedMore
     order = "<HHL" if little else ">HHL"
     result = []
     while pos + 8 <= end:
+        budget.spend()
         _, element, length = struct.unpack_from(order, data, pos)
         if element == 0xE0DD:
             break
         pos += 8
         stop = end if length == UNDEFINED else pos + length
         item: dict[int, Any] = {}
-        for tag, at, size, following in _elements(data, pos, stop, explicit, little):
+        for tag, at, size, following in _elements(data, pos, stop, explicit, little, budget):
             pos = following
             if tag == 0xFFFEE00D:
                 break
             is_sequence = data[at : at + 4] == (b"\xfe\xff\x00\xe0" if little else b"\xff\xfe\xe0\x00")
-            item[tag] = _items(data, at, at + size, explicit, little) if is_sequence else data[at : at + size]
+            with budget:
+                item[tag] = _items(data, at, at + size, explicit, little, budget) if is_sequence else data[at : at + size]
         result.append(item)
     return result
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.dicom.frames import Encoding, Frame
-from medvl.dicom.header import DEFLATED, inflate, read_header
+from medvl.dicom.header import DEFLATED, inflate
 from medvl.dicom.source import Opener
+from medvl.dicom.stream_size import stream_size
 from medvl.errors import InputError
 
 RLE = "1.2.840.10008.1.2.5"
@@ -59,17 +60,19 @@ def frame_data(frame: Frame, opener: Opener) -> bytes:
         InputError: ``unreadable_file`` or ``truncated_file``.
     """
     if frame.encoding.transfer_syntax == DEFLATED:
-        whole = opener.read(frame.item)
-        header = read_header(lambda start, length: whole[start : start + length], len(whole))
-        start = 132 + _meta_length(whole) if whole[128:132] == b"DICM" else 0
-        inflated = inflate(whole, start)
-        if header.pixel_offset + header.pixel_length > len(inflated):
+        inflated = opener.once(frame.item, _inflated)
+        if sum(frame.chunks[-1]) > len(inflated):
             raise InputError("truncated_file", "the deflated pixels end early; copy the file again")
         return b"".join(inflated[at : at + length] for at, length in frame.chunks)
     parts = [opener.read(frame.item, at, length) for at, length in frame.chunks]
     if any(len(part) != length for part, (_, length) in zip(parts, frame.chunks, strict=True)):
         raise InputError("truncated_file", "a file became shorter while it was read; copy it again")
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _inflated(whole: bytes) -> bytes:
+    """The inflated stream in which a deflated file's offsets count."""
+    return inflate(whole, 132 + _meta_length(whole) if whole[128:132] == b"DICM" else 0)
 
 
 def _meta_length(whole: bytes) -> int:
@@ -92,6 +95,9 @@ def decode(data: bytes, encoding: Encoding) -> NDArray[Any]:
     """
     if encoding.native:
         return clean(_native(data, encoding), encoding)
+    said = stream_size(data)
+    if said is not None and said[0] and said != (encoding.rows, encoding.columns):
+        raise InputError("undecodable", f"a frame says it is {said}, the header says {encoding.rows} x {encoding.columns}")
     try:
         if encoding.transfer_syntax in JPEG_LS and encoding.samples == 1:
             raw = _jpeg_ls(data, encoding)

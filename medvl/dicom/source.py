@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import stat
 import threading
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 from medvl.dicom.archive import checked_members
 from medvl.errors import InputError
@@ -179,6 +179,13 @@ class Opener:
             ) from error
         except zlib.error as error:
             raise InputError("unreadable_file", "a member of the archive is damaged; zip the study again") from error
+
+    def once(self, item: Item, make: Callable[[bytes], bytes]) -> bytes:
+        """`make` of the whole item; worked out once where a thread asks for one item several times in a row."""
+        if getattr(self._last, "made_of", None) != item:
+            self._last.made = make(self.read(item))
+            self._last.made_of = item
+        return cast("bytes", self._last.made)
 
     def read_into(self, item: Item, start: int, target: memoryview) -> int:
         """Fill `target` with the item's bytes from `start`; the count of bytes that were there."""

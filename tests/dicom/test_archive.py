@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from synthetic import Plan, write
 
-from medvl.dicom import source
+from medvl.dicom import archive as limits
 from medvl.dicom.read import read
 from medvl.dicom.scan import scan
 from medvl.errors import InputError
@@ -51,7 +51,7 @@ def test_links_are_refused(tmp_path: Path) -> None:
 
 
 def test_bombs_are_refused_before_they_unpack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "RATIO_FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(limits, "RATIO_FREE_BYTES", 1 << 20)
     with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros", bytes(4 << 20))
     with pytest.raises(InputError, match="unsafe_archive"):
@@ -59,7 +59,7 @@ def test_bombs_are_refused_before_they_unpack(tmp_path: Path, monkeypatch: pytes
 
 
 def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(source, "MAX_MEMBERS", 3)
+    monkeypatch.setattr(limits, "MAX_MEMBERS", 3)
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         for k in range(4):
             archive.writestr(f"{k}", b"1")
