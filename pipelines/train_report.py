@@ -21,9 +21,13 @@ COLUMNS = ("stage", "steps", "wall s", "samples/s", "waits", "MFU", "memory MB",
 
 def tell(work: Workspace, localiser: Localiser | None, bundle: Bundle | None) -> None:
     """Print what each stage cost and where the result lies."""
+    from medvl.training.samples import half_known
+
     rows = [_row(name, receipt) for name, receipt in _receipts(work).items()]
     if rows:
         table(COLUMNS, rows)
+    if left := half_known(next(iter(work.train.values())).cohort.cases):
+        say(f"Left out of survival: {left} training patients of whom only the follow-up or only the event is known")
     if bundle is None:
         say(f"Trained: {work.stages}. No bundle: the recipe names no localiser. Held-out table: python benchmarks/recipes.py")
         return

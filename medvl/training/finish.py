@@ -35,7 +35,7 @@ from medvl.training.card import card
 from medvl.training.measure import by_patient
 from medvl.training.recipe_stage import Trained
 from medvl.training.run import Workspace, stage_folder
-from medvl.training.samples import KindData, ages_and_outcomes
+from medvl.training.samples import KindData, ages_and_outcomes, half_known
 
 BATCH = 64
 REFERENCES = 256
@@ -169,7 +169,10 @@ def _shapes(work: Workspace, system: System, asked: Answering) -> dict[str, Any]
 
 
 def _metrics(work: Workspace, fitted: Fitted) -> dict[str, Any]:
+    cases = next(iter(work.train.values())).cohort.cases
+    _, time, event = ages_and_outcomes(cases)
     return {
+        "outcomes": {"known": int(np.isfinite(time).sum()), "events": int(event.sum()), "half_known": half_known(cases)},
         "cohort": work.recipe.cohort.model_dump(),
         "validation_auroc": fitted.auroc,
         "prior": {"chosen": fitted.prior, "validation": fitted.priors},

@@ -25,7 +25,7 @@ from medvl.training.features import embed_texts, pooled_features
 from medvl.training.pointing import pointing_table
 from medvl.training.reader import Reader
 from medvl.training.recipe_stage import Trained
-from medvl.training.samples import KindData, ages_and_outcomes
+from medvl.training.samples import KindData, ages_and_outcomes, half_known
 
 __all__ = [
     "Reader",
@@ -150,7 +150,8 @@ def survival_table(
     c, everyone = harrell_of(t, e, risk), np.arange(len(usable))
     interval = bootstrap(c, everyone, n=min(draws, 400)) if draws else ()
     value = round(float(c(everyone)), 4)
-    return {"n": len(usable), "events": int(e.sum()), "c_index": value, "ci": [round(v, 4) for v in interval]}
+    told = {"n": len(usable), "events": int(e.sum()), "half_known": half_known(held.cases)}
+    return told | {"c_index": value, "ci": [round(v, 4) for v in interval]}
 
 
 def by_patient(data: Mapping[str, KindData], features: Mapping[str, Tensor]) -> list[dict[str, NDArray[np.float32]]]:

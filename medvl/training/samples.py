@@ -157,7 +157,22 @@ class StatementDraw:
 
 
 def ages_and_outcomes(cases: Sequence[Mapping[str, Any]]) -> tuple[list[float | None], NDArray[np.float64], NDArray[np.bool_]]:
-    """Age in years (or None), follow-up in days (NaN where unknown) and event of every case."""
+    """Age in years (or None), follow-up in days and event of every case.
+
+    An outcome is known where both its parts are: a follow-up without word of the event is not censoring, so its time is NaN too.
+    """
     truths = [case.get("truth") or {} for case in cases]
-    time = np.array([t.get("time_days") if t.get("time_days") is not None else np.nan for t in truths], dtype=np.float64)
-    return [t.get("age_years") for t in truths], time, np.array([bool(t.get("event")) for t in truths])
+    known = [_is_known(t.get("time_days")) and _is_known(t.get("event")) for t in truths]
+    time = np.array([t["time_days"] if k else np.nan for t, k in zip(truths, known, strict=True)], dtype=np.float64)
+    event = np.array([k and bool(t["event"]) for t, k in zip(truths, known, strict=True)], dtype=bool)
+    return [t.get("age_years") for t in truths], time, event
+
+
+def half_known(cases: Sequence[Mapping[str, Any]]) -> int:
+    """Cases of which only the follow-up or only the event is known; no model learns from them and no number counts them."""
+    truths = [case.get("truth") or {} for case in cases]
+    return sum(_is_known(t.get("time_days")) != _is_known(t.get("event")) for t in truths)
+
+
+def _is_known(value: Any) -> bool:
+    return value is not None and bool(np.isfinite(value))

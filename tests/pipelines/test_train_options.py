@@ -4,6 +4,7 @@ import json
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from shrunk import overrides
 from medvl.errors import ConfigError
 from medvl.recipe import load_recipe
 from medvl.training.loop import Diverged
-from medvl_pipelines import console, progress, train
+from medvl_pipelines import console, progress, train, train_report
 from medvl_pipelines.built_in import recipe_file, recipes
 from medvl_pipelines.cli import main
 
@@ -64,6 +65,21 @@ def test_the_command_that_gives_the_data_is_there() -> None:
     assert command is not None
     assert (Path(__file__).parents[2] / command.split()[1]).is_file()
     assert command.split()[1] in recipes()["painted-kidney"]
+
+
+def test_outcomes_known_by_half_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(events: list[bool | None]) -> str:
+        cases = [{"truth": {"time_days": 100, "event": event}} for event in events]
+        train_report.tell(
+            SimpleNamespace(train={"kidney": SimpleNamespace(cohort=SimpleNamespace(cases=cases))}, stages=tmp_path), None, None
+        )
+        return " ".join(capsys.readouterr().out.split())
+
+    monkeypatch.setattr(train_report, "_receipts", lambda work: {})
+    assert "Left out of survival: 2 training patients" in told([True, None, False, None])
+    assert "Left out" not in told([True, False])
 
 
 def test_a_stage_that_diverges_is_named_with_what_to_try(

@@ -26,7 +26,7 @@ from medvl.training.loop import fit
 from medvl.training.machine import Machine
 from medvl.training.recipe_stage import RecipeTask, StageData, Trained
 from medvl.training.run import loop_options
-from medvl.training.samples import kind_data
+from medvl.training.samples import ages_and_outcomes, half_known, kind_data
 from medvl_pipelines.built_in import recipe_file
 
 N = 12
@@ -78,6 +78,21 @@ def test_samples_come_with_the_outcome_of_their_patient(made: SimpleNamespace, m
     both = torch.unique(seen["kidney"].patients, return_counts=True)[1]
     assert both.max() == 2  # left and right kidney of a patient are in one batch
     assert seen["kidney"].event.any()
+
+
+def test_follow_up_without_word_of_the_event_is_left_out_and_counted(made: SimpleNamespace) -> None:
+    told = [(100, True), (100, False), (100, None), (None, True), (100, float("nan")), (float("nan"), 0), (None, None), (0, 1)]
+    cases = [{"truth": {"age_years": 60, "time_days": t, "event": e}} for t, e in told] + [{}, {"truth": None}]
+    ages, time, event = ages_and_outcomes(cases)
+    assert ages == [60] * 8 + [None] * 2
+    assert np.flatnonzero(np.isfinite(time)).tolist() == [0, 1, 7]
+    assert np.flatnonzero(event).tolist() == [0, 7]
+    assert half_known(cases) == 4
+    assert half_known(made.cohort.cases) == 0
+    first = {**made.cohort.cases[0], "truth": {**made.cohort.cases[0]["truth"], "event": None}}
+    part = kind_data(_recipe({}), replace(made.cohort, cases=[first, *made.cohort.cases[1:]]))["chest"]
+    days, _ = part.outcomes or ([], [])
+    assert np.isnan(np.asarray(days)).tolist() == [int(row) in (0, 2) for row in part.texts.rows]
 
 
 @pytest.mark.parametrize("objective", [{}, {"form": "hazards", "cuts_days": CUTS, "hidden": 4}], ids=["cox", "hazards"])
