@@ -116,7 +116,10 @@ def frames_of(item: Item, header: Header, read: Callable[[int, int], bytes]) -> 
     if header.pixel_offset < 0:
         raise InputError("not_an_image", "the file holds no pixels (a report, contour or index object)")
     encoding = _encoding(header)
-    n_frames = int(dcm.number(values, 0x00280008) or 1)
+    said = dcm.number(values, 0x00280008)
+    if said is None and dcm.text(values, 0x00280008):
+        raise InputError("implausible_frames", "the number of frames is no number; export the file again")
+    n_frames = int(said or 1)
     if n_frames < 1 or n_frames > MAX_FRAMES:
         raise InputError("implausible_frames", f"the header claims {n_frames:.6g} frames; one file holds at most {MAX_FRAMES}")
     chunks = _native_chunks(item, header, encoding, n_frames) if encoding.native else _fragments(item, header, n_frames, read)

@@ -8,6 +8,7 @@ they disagree about position only, the sform is used and the volume says so. See
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import zlib
 from collections.abc import Callable
@@ -30,6 +31,7 @@ from medvl.imaging.resample import resample
 from medvl.records import Reason, Volume
 
 MAX_VOXELS = 1 << 31
+MAX_RATIO, RATIO_FREE_BYTES = 200, 256 << 20  # a CT of noise packs to a third, a bomb to a thousandth
 MAX_CORNER_MM = 0.5
 MAX_ANGLE_DEG = 1.0
 MAX_SPACING_RATIO = 1.01
@@ -59,6 +61,7 @@ def read_nifti(path: str | os.PathLike[str], *, check_hu: bool = True) -> Volume
     image = _open(Path(path))
     shape, frame_reasons = _shape(image)
     geometry, reasons = _geometry(image, shape)
+    _refuse_bomb(image, shape, Path(path).stat().st_size)
     stored = _stored(image, shape)
     if stored.dtype.kind not in "iuf":
         raise InputError("not_grayscale", f"voxels are {_kind(stored.dtype)}, not one number each; give the CT itself")
@@ -178,6 +181,14 @@ def _shape(image: nib.Nifti1Image) -> tuple[tuple[int, int, int], tuple[Reason, 
         (Reason("single_frame_4d", f"shape {shape} holds one frame; its extra axes were dropped"),) if len(shape) > 3 else ()
     )
     return (shape[0], shape[1], shape[2]), reasons
+
+
+def _refuse_bomb(image: nib.Nifti1Image, shape: tuple[int, int, int], packed: int) -> None:
+    """Refuse a small file that would unpack to a huge volume."""
+    unpacked = math.prod(shape) * image.get_data_dtype().itemsize
+    if unpacked > RATIO_FREE_BYTES and unpacked > MAX_RATIO * packed:
+        message = f"the file would unpack to {unpacked / 2**20:.0f} MiB, {unpacked / max(1, packed):.0f} times its size"
+        raise InputError("too_large", f"{message}; no CT packs so well, convert the DICOM again")
 
 
 def _geometry(image: nib.Nifti1Image, shape: tuple[int, int, int]) -> tuple[Geometry, tuple[Reason, ...]]:
