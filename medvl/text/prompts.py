@@ -6,12 +6,29 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from medvl.errors import ConfigError, did_you_mean
+
+_CODED = ("code", "site", "side")
+
+
+class Code(BaseModel):
+    """A coded concept, as DICOM writes it.
+
+    Args:
+        scheme: coding scheme designator of PS3.16 annex 8, such as SCT (SNOMED CT), RADLEX or DCM.
+        value: the code, up to 16 characters.
+        meaning: its words, up to 64 characters.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    scheme: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,16}$")
+    value: str = Field(pattern=r"^[A-Za-z0-9_.:{}-]{1,16}$")
+    meaning: str = Field(min_length=1, max_length=64, pattern=r"^[^\\\x00-\x1f]+$")
 
 
 class Finding(BaseModel):
@@ -26,6 +43,9 @@ class Finding(BaseModel):
         templates: sentence frames with {} for a descriptor; none when the descriptors are sentences.
         present, absent: descriptors; {side} becomes left or right.
         descriptor: one sentence on how it looks.
+        code: what it is called in a terminology; reports to a PACS use a private code without it.
+        site: where it lies, in a terminology; the region asked where that is not told.
+        side: side of the site, for a finding whose region has none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,6 +59,9 @@ class Finding(BaseModel):
     present: tuple[str, ...]
     absent: tuple[str, ...]
     descriptor: str = ""
+    code: Code | None = None
+    site: Code | None = None
+    side: Literal["left", "right"] | None = None
 
     def prompts(self, region_name: str) -> tuple[list[str], list[str]]:
         """Present and absent sentences for one region: every template with every descriptor."""
@@ -60,8 +83,13 @@ class FindingList(BaseModel):
 
     @property
     def sha256(self) -> str:
-        """Of everything the list says."""
-        return hashlib.sha256(json.dumps(self.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+        """Of everything the list says; of codes, only where it says them."""
+        values = self.model_dump(mode="json")
+        for finding in values["findings"]:
+            for name in _CODED:
+                if finding[name] is None:
+                    del finding[name]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     def __getitem__(self, key: str) -> Finding:
         """The finding called `key`.
