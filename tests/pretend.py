@@ -87,6 +87,9 @@ def cohort(n: int = 80, *, seed: int = 0, skill: float = 1.5, offset: int = 0, *
             "hit": rng.random(n) < 0.6,
             "near": rng.random(n) < 0.8,
             "share": 0.04,
+            "before": 0.9,
+            "after": 0.9 - rng.normal(0.3, 0.1, n),
+            "control": np.where(np.arange(n) % 10 == 3, np.nan, 0.9 - rng.normal(0.05, 0.1, n)),
         }
     )
     about = {"model": "pretend", "model_sha256": "sha of pretend", "cohort": "made up", "split": "test", "way": "scans"} | source

@@ -40,7 +40,8 @@ class Embedded:
         source: provenance: `model` (bundle name), `model_sha256`, `contract_hash`, `cohort`, `split`, `way` (`crops` around true
             centres, or `scans` through the localiser).
         evidence: where maps were compared with known lesions: `patient_id`, `region`, `finding`, `hit` and `near` (peak in the
-            lesion, or within 5 mm of it), `share` of the region that the lesion fills; or None.
+            lesion, or within 5 mm of it), `share` of the region that the lesion fills; where deletion was tested, the calibrated
+            score `before`, `after` (without the peak) and `control` (without as much elsewhere), NaN where not known; or None.
 
     Raises:
         ConfigError: lengths do not fit, a column is missing, or a row's patient is not among the patients.

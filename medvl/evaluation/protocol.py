@@ -97,7 +97,7 @@ class Survival(_Strict):
 
 
 class Grounding(_Strict):
-    """The pointing game, on an embedded cohort that compared maps with known lesions."""
+    """The pointing game and the deletion test, on an embedded cohort that compared maps with known lesions."""
 
     type: Literal["grounding"]
 

@@ -18,7 +18,8 @@ from medvl.evaluation.leaks import leaks
 from medvl.evaluation.protocol import Grounding, Protocol, Retrieval, Survival, Task, ZeroShot, hashed
 from medvl.evaluation.second import compare
 from medvl.evaluation.subgroups import subgroups
-from medvl.evaluation.task_retrieval import pointing, retrieval
+from medvl.evaluation.task_grounding import grounding
+from medvl.evaluation.task_retrieval import retrieval
 from medvl.evaluation.task_survival import survival
 from medvl.evaluation.tasks import Model, Setting, zero_shot
 from medvl.files import replace_text
@@ -119,7 +120,7 @@ def _run(setting: Setting, task: Task) -> dict[str, Any]:
         case Survival():
             return survival(setting, task)
         case Grounding():
-            return pointing(setting)
+            return grounding(setting)
 
 
 def cohort_flow(table: Embedded) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.evaluation.embedded import Embedded
-from medvl.evaluation.estimates import estimate, missing, rate
+from medvl.evaluation.estimates import estimate, rate
 from medvl.evaluation.metrics import average_of
 from medvl.evaluation.protocol import Retrieval
 from medvl.evaluation.ranking import by_query, shared_findings, summary_of
@@ -115,25 +115,3 @@ def per_query(ask: Array, answer: Array, labels: NDArray[np.int8], task: Retriev
 def _precision(similarity: Array, gain: Array) -> dict[str, Array]:
     name = "mean_average_precision"
     return {name: by_query(similarity, gain >= ALIKE, depths=())[name]}
-
-
-def pointing(setting: Setting) -> dict[str, Any]:
-    """The pointing game by finding: peak in the lesion, near it, and what a random place would score."""
-    told = setting.table.evidence
-    if told is None or not len(told):
-        return {
-            "na": "the embedded cohort compared no maps with lesions; phantoms through scans do (medvl embed without --crops)"
-        }
-    out: dict[str, Any] = {}
-    for name in ("all", *sorted(told["finding"].unique())):
-        part = told if name == "all" else told[told["finding"] == name]
-        if len(part) < setting.protocol.minimum.present:
-            out[name] = {"n": len(part)} | missing(f"{len(part)} lesions; at least {setting.protocol.minimum.present} are needed")
-            continue
-        out[name] = {
-            "n": len(part),
-            "rate": rate(part["hit"], part["patient_id"], setting.draws),
-            "near": rate(part["near"], part["patient_id"], setting.draws),
-            "chance": round(float(part["share"].mean()), 4),
-        }
-    return {"findings": out}

@@ -16,6 +16,7 @@ from medvl.errors import ConfigError
 from medvl.evaluation.embedded import Embedded
 from medvl.evaluation.peaks import NEAR_MM, peak_distance_mm
 from medvl.evaluation.phantom_truth import patient_of, truth_of
+from medvl.evaluation.task_grounding import DELETION
 from medvl.heads.answering import Read
 from medvl.heads.zeroshot import label_of
 from medvl.imaging.phantom.render import COVERAGE_Z_MM, lesion_masks, region_centers, render
@@ -131,8 +132,9 @@ def _read(rows: _Rows, crops: Sequence[NDArray[np.int16]], used: Sequence[tuple[
 def embed_phantoms(
     predictor: Predictor, which: PhantomCohort, source: Mapping[str, str], progress: Progress | None = None
 ) -> Embedded:
-    """Scan phantoms and send each scan through the whole path: localiser, crops, towers; maps are compared with their lesions.
+    """Scan phantoms and send each scan through the whole path: localiser, crops, towers.
 
+    Maps are compared with lesions, and scores with what they are without the peak of the map (`Embedded.evidence`).
     Rows also hold `center_error_mm` of the localiser (NaN where the region's centre is not well inside the scan).
     """
     rows, cases, hits = _Rows(predictor), [], list[dict[str, Any]]()
@@ -151,7 +153,7 @@ def embed_phantoms(
         cases.append(case)
         if progress:
             progress(done, which.n)
-    evidence = pd.DataFrame(hits, columns=["patient_id", "region", "finding", "hit", "near", "share"])
+    evidence = pd.DataFrame(hits, columns=["patient_id", "region", "finding", "hit", "near", "share", *DELETION])
     return rows.finish(_patients(cases), source, evidence)
 
 
@@ -175,10 +177,14 @@ def _pointing(predictor: Predictor, patient: Patient, region: RegionResult) -> I
         mask = masks.get(f"{key}@{region.name}")
         if mask is None or not mask.any():
             continue
-        heat = predictor.heat(finding, region.name, region.hu)
+        if finding.key in predictor.calibration:
+            heat, test = predictor.explain(finding, region)
+            scores = {"before": test.before, "after": test.after, "control": np.nan if test.control is None else test.control}
+        else:
+            heat, scores = predictor.heat(finding, region.name, region.hu), dict.fromkeys(DELETION, np.nan)
         near = peak_distance_mm(heat, mask, region.geometry) <= NEAR_MM
         told = {"patient_id": patient.patient_id, "region": region.name, "finding": finding.key}
-        yield told | {"hit": bool(mask.flat[heat.argmax()]), "near": near, "share": float(mask.mean())}
+        yield told | {"hit": bool(mask.flat[heat.argmax()]), "near": near, "share": float(mask.mean())} | scores
 
 
 def _patients(cases: Sequence[Case]) -> pd.DataFrame:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medvl.evaluation.intervals import Difference, bootstrap, paired_bootstrap
 from medvl.geometry import Geometry
 
 RADIUS_MM = 16.0
@@ -30,71 +28,6 @@ class Evidence:
     before: float
     after: float
     control: float | None
-
-
-@dataclass(frozen=True)
-class DeletionSummary:
-    """The deletion test over a cohort: by how much scores fall without the peak, and without as much elsewhere.
-
-    Args:
-        n: regions with a control; n_without: regions left out because they have no room for one.
-        at_peak, elsewhere: mean fall of the score, with the interval over patients (None for a single patient).
-        difference: fall at the peak minus fall elsewhere, paired by region and resampled by patient.
-        larger: share of regions whose score falls more at the peak.
-    """
-
-    n: int
-    n_without: int
-    at_peak: float
-    at_peak_interval: tuple[float, float] | None
-    elsewhere: float
-    elsewhere_interval: tuple[float, float] | None
-    difference: Difference | None
-    larger: float
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-
-def summarise(found: Sequence[Evidence], patients: Sequence[str], *, n_bootstrap: int = 1000, seed: int = 0) -> DeletionSummary:
-    """Deletion tests of one finding over a cohort.
-
-    Args:
-        found: N tests.
-        patients: (N,) whose they are.
-        n_bootstrap: draws of each interval.
-        seed: of the draws.
-
-    Raises:
-        ValueError: lengths differ, or no region had room for a control.
-    """
-    if len(found) != len(patients):
-        raise ValueError(f"{len(found)} deletion tests and {len(patients)} patients; give one patient each")
-    kept = [(e.before - e.after, e.before - e.control, p) for e, p in zip(found, patients, strict=True) if e.control is not None]
-    if not kept:
-        raise ValueError(f"none of {len(found)} deletion tests has a control; regions are too small")
-    peak, other = (np.array([row[k] for row in kept], dtype=np.float64) for k in (0, 1))
-    who = np.array([row[2] for row in kept])
-
-    def mean(of: NDArray[np.float64]) -> Callable[[NDArray[np.int64]], float]:
-        return lambda rows: float(of[rows].mean())
-
-    intervals: list[tuple[float, float] | None] = [None, None]
-    difference = None
-    if len(set(who.tolist())) > 1:
-        intervals = [bootstrap(mean(fall), who, n=n_bootstrap, seed=seed) for fall in (peak, other)]
-        difference = paired_bootstrap(mean(peak), mean(other), who, n=n_bootstrap, seed=seed)
-    return DeletionSummary(
-        n=len(kept),
-        n_without=len(found) - len(kept),
-        at_peak=float(peak.mean()),
-        at_peak_interval=intervals[0],
-        elsewhere=float(other.mean()),
-        elsewhere_interval=intervals[1],
-        difference=difference,
-        larger=float((peak > other).mean()),
-    )
 
 
 def peak_of(heat: NDArray[np.float32]) -> tuple[int, int, int]:

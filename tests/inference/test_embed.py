@@ -72,6 +72,16 @@ def test_scans_and_crops_of_a_phantom_agree(mine: Predictor, crops: Embedded, mo
             compared += 1
             assert float(crops.embedding[i] @ scans.embedding[j]) > 0.95
     assert compared >= 3
+    assert len(scans.evidence) and scans.evidence["control"].notna().any()
+    for told in scans.evidence.itertuples():
+        margin = scans.margins[places[told.patient_id, told.region], scans.column(told.finding)]
+        if told.finding in mine.calibration:
+            assert told.before == pytest.approx(
+                float(mine.calibration[told.finding].probability(np.array([margin]))[0]), abs=0.02
+            )
+        else:
+            assert np.isnan([told.before, told.after, told.control]).all()
+        assert told.near or not told.hit
     lost = scans.rows[scans.rows["reason"] != ""]
     assert set(lost["reason"]) <= {"region_incomplete", "region_not_found", "out_of_distribution"}
     assert np.isnan(scans.embedding[~scans.usable]).all()

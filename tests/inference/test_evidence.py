@@ -1,11 +1,10 @@
 """The deletion test takes away the ball it says, and as much elsewhere."""
 
 import numpy as np
-import pytest
 from numpy.typing import NDArray
 
 from medvl.geometry import Geometry
-from medvl.inference.evidence import N_CONTROLS, RADIUS_MM, Evidence, deletion, peak_of, summarise
+from medvl.inference.evidence import N_CONTROLS, RADIUS_MM, deletion, peak_of
 
 GRID = Geometry.centered((33.0, -21.0, -400.0), (22, 30, 26), (5.0, 4.0, 4.5))
 PEAK = (6, 21, 9)
@@ -74,31 +73,3 @@ def test_peak_is_the_highest_voxel() -> None:
     heat = np.random.default_rng(1).random((5, 7, 11)).astype(np.float32)
     heat[3, 1, 9] = 2.0
     assert peak_of(heat) == (3, 1, 9)
-
-
-def test_a_cohort_of_deletions_is_paired_by_region_and_resampled_by_patient() -> None:
-    rng = np.random.default_rng(2)
-    before, fall, other = rng.random(30), rng.normal(0.3, 0.1, 30), rng.normal(0.05, 0.1, 30)
-    found = [Evidence((0.0, 0.0, 0.0), b, b - f, b - o) for b, f, o in zip(before, fall, other, strict=True)]
-    patients = [f"p{i // 2}" for i in range(30)]
-    told = summarise([*found, Evidence((0.0, 0.0, 0.0), 0.9, 0.1, None)], [*patients, "p99"], n_bootstrap=400)
-    assert (told.n, told.n_without) == (30, 1)
-    assert told.at_peak == pytest.approx(fall.mean())
-    assert told.elsewhere == pytest.approx(other.mean())
-    assert told.larger == np.mean(fall > other)
-    assert told.difference is not None
-    assert told.difference.value == pytest.approx((fall - other).mean())
-    by_patient = (fall - other).reshape(15, 2).mean(1)
-    reach = 1.96 * by_patient.std() / np.sqrt(15)
-    assert told.difference.high - told.difference.low == pytest.approx(2 * reach, rel=0.2)
-    assert told.as_dict()["difference"]["value"] == told.difference.value
-
-
-def test_a_cohort_without_controls_is_refused() -> None:
-    alone = Evidence((0.0, 0.0, 0.0), 0.9, 0.1, None)
-    with pytest.raises(ValueError, match="none of 1 deletion tests has a control"):
-        summarise([alone], ["p"])
-    with pytest.raises(ValueError, match="1 deletion tests and 2 patients"):
-        summarise([alone], ["p", "q"])
-    single = summarise([Evidence((0.0, 0.0, 0.0), 0.9, 0.1, 0.8)], ["p"])
-    assert single.difference is None

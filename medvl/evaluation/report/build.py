@@ -21,10 +21,10 @@ from medvl.evaluation.report.document import (
     readable,
     span,
 )
+from medvl.evaluation.report.grounding import grounding_blocks
 from medvl.evaluation.report.parts import (
     comparison_section,
     leak_section,
-    pointing_blocks,
     retrieval_blocks,
     subgroup_section,
     survival_section,
@@ -47,7 +47,7 @@ def document(told: Told) -> Document:
     if "survival" in tasks:
         sections.append(survival_section(tasks["survival"]))
     if "grounding" in tasks:
-        sections.append(Section("Do the maps point at the finding?", tuple(pointing_blocks(tasks["grounding"], labels))))
+        sections.append(Section("Do the maps point at the finding?", tuple(grounding_blocks(tasks["grounding"], labels))))
     sections += [
         subgroup_section(told, labels),
         *([comparison_section(told["comparison"], labels)] if "comparison" in told else []),

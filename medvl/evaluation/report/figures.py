@@ -216,19 +216,22 @@ def survival_calibration(told: Mapping[str, Any]) -> Figure | None:
         return figure
 
 
-def pointing(findings: Findings, labels: Mapping[str, str]) -> Figure | None:
-    """Share of maps whose peak lies in the lesion, beside chance; None where nothing was measured."""
-    found = [(k, f) for k, f in findings.items() if f.get("rate", {}).get("value") is not None]
+def pointing(findings: Findings) -> Figure | None:
+    """Share of maps whose peak lies in the lesion, by label, beside chance; None where nothing was measured."""
+    found = {label: f for label, f in findings.items() if f.get("rate", {}).get("value") is not None}
     if not found:
         return None
-    rows = [
-        _row("All findings" if k == "all" else labels.get(k, k), f["rate"], f"{span(f['rate'], 2)}   n = {f['n']}")
-        for k, f in found
-    ]
+    rows = [_row(label, f["rate"], f"{span(f['rate'], 2)}   n = {f['n']}") for label, f in found.items()]
     figure = _forest(rows, "peak in the lesion [95 % CI]   lesions", None)
     with styled():
         axes = figure.axes[0]
-        for k, (_, f) in enumerate(found):
+        for k, f in enumerate(found.values()):
             axes.plot([f["chance"]], [len(rows) - 1 - k], "|", color=ORANGE, markersize=9, markeredgewidth=1.6)
         axes.set_xlim(-0.03, 1.03)
         return figure
+
+
+def deletion(findings: Findings) -> Figure:
+    """How much more scores fall at the peak than elsewhere, by label."""
+    rows = [_row(label, f["difference"], f"{span(f['difference'], 2)}   n = {f['n']}") for label, f in findings.items()]
+    return _forest(rows, "fall at the peak minus elsewhere [95 % CI]   lesions", 0.0)

@@ -1,4 +1,4 @@
-"""Sections of a report on retrieval, pointing, survival, subgroups, a second model and leaks."""
+"""Sections of a report on retrieval, survival, subgroups, a second model and leaks."""
 
 from __future__ import annotations
 
@@ -53,35 +53,6 @@ def retrieval_blocks(task: Told) -> Iterator[Block]:
         yield paragraph(
             "Left out:", "; ".join(f"{e['patients']} patients ({readable(e['reason'])})" for e in task["excluded"]) + "."
         )
-
-
-def pointing_blocks(task: Told, labels: Told) -> Iterator[Block]:
-    """The pointing game as a figure and a table."""
-    if "na" in task:
-        yield paragraph(f"{NA}: {task['na']}.")
-        return
-    found = task["findings"]
-    figure = figures.pointing(found, labels)
-    if figure is not None:
-        yield Picture(
-            "pointing",
-            figure,
-            "Pointing game by finding",
-            "Share of maps whose highest place lies in the lesion; the orange mark is what a random place would reach.",
-        )
-    rows = [
-        ("All findings" if k == "all" else labels.get(k, k), str(f["n"]), span(f["rate"]), span(f["near"]), number(f["chance"]))
-        for k, f in found.items()
-        if "rate" in f
-    ]
-    yield Table(
-        ("finding", "lesions", "peak in the lesion", "within 5 mm", "chance"),
-        tuple(rows),
-        "Pointing game, for findings that are present",
-    )
-    small = [f"{labels.get(k, k)}: {f['na']}" for k, f in found.items() if "na" in f]
-    if small:
-        yield points(["Not measured:", *small])
 
 
 def survival_section(task: Told) -> Section:
