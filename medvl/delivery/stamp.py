@@ -75,6 +75,18 @@ def common(job: Job, kind: str, *parts: str, number: int = 1) -> dict[str, Any]:
     }
 
 
+def bare(job: Job, kind: str) -> dict[str, Any]:
+    """Arguments of an object that is built from highdicom's root class; `finish` fills in the patient."""
+    return {"study_instance_uid": job.source.study_uid, **common(job, kind)}
+
+
+def reference(image: Dataset) -> Dataset:
+    """An item that refers to an image."""
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+    return item
+
+
 def finish(made: Dataset, job: Job) -> None:
     """Put patient, study, character set and times on an object: everything that a library would take from the clock."""
     identity = job.source.identity
@@ -85,6 +97,9 @@ def finish(made: Dataset, job: Job) -> None:
         setattr(made, f"{name}Time", clock)
     for item in made.get("ContributingEquipmentSequence", []):
         item.ContributionDateTime = day + clock
+    for name in ("DimensionOrganizationSequence", "DimensionIndexSequence"):
+        for item in made.get(name, []):
+            item.DimensionOrganizationUID = job.uid("dimensions", str(made.SOPInstanceUID))
 
 
 def save(made: Dataset, path: Path) -> None:
