@@ -5,6 +5,7 @@ all alike (`cut`). Whatever only `linked` can do is our own paint, read back.
 What is done is kept, so the command goes on where it was stopped. Data and cache stay outside of the repository.
 
     python benchmarks/painted_kits23.py --data ../shared/data/kits23            paints, trains and measures
+    python benchmarks/painted_kits23.py --radiomics                             also measures radiomics of the true masks
     python benchmarks/painted_kits23.py --table                                 prints the tables from what is there
 """
 
@@ -14,14 +15,18 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import painted_radiomics
 import torch
 from numpy.typing import NDArray
+from painted_survival import out_of_fold
 from painted_tables import tables
+from painted_targets import PATHOLOGY, QUESTIONS, clinical_features, kidneys_of, main_rows, size_features
 
 from medvl.data.cohort import Cohort
 from medvl.data.painted_cohort import PaintedCohort, build_painted
@@ -29,7 +34,6 @@ from medvl.evaluation.intervals import bootstrap, paired_bootstrap
 from medvl.evaluation.metrics import auroc, auroc_of, harrell_of
 from medvl.heads.probe import fit_linear_probe
 from medvl.recipe import Recipe, load_recipe
-from medvl.survival.cox import fit_cox
 from medvl.survival.measures import harrell
 from medvl.text.prompts import load_findings
 from medvl.training.features import pooled_features
@@ -41,8 +45,6 @@ CONFIGS = Path(__file__).parents[1] / "configs"
 CONDITIONS = {"linked": (True, False), "cut": (False, False), "linked, phantom start": (True, True)}
 TRAIN_PHASES, TEST_PHASES = ("arterial", "portal_venous"), ("arterial",)
 SPLITS = ("train", "validation", "test")
-PENALTIES = (0.03, 0.1, 0.3, 1.0, 3.0)
-FOLDS = 5
 Array = NDArray[np.float64]
 
 
@@ -57,6 +59,7 @@ def main() -> None:
     parser.add_argument("--phantom-weights", type=Path, help="weights.safetensors of a stage trained on phantoms")
     parser.add_argument("--draws", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--radiomics", action="store_true", help="also measure radiomics of the tumours' true masks")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
     if options.table:
@@ -64,17 +67,36 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     for name in options.only:
-        path = options.out / f"{name.replace(', ', '_').replace(' ', '-')}-{options.seed}.json"
+        path = options.out / f"{short(name)}-{options.seed}.json"
+        beside = options.out / "radiomics" / path.name
+        measures = {path: run} | ({beside: run_radiomics} if options.radiomics else {})
         if CONDITIONS[name][1] and options.phantom_weights is None:
             print(f"{name}: left out, as --phantom-weights names none", file=sys.stderr)
-        elif not path.exists():
-            result = run(name, options)
-            path.write_text(json.dumps({"condition": name, "seed": options.seed, **result}, indent=1), encoding="utf-8")
+            continue
+        for place, measure in measures.items():
+            if not place.exists():
+                result = measure(name, options)
+                place.write_text(json.dumps({"condition": name, "seed": options.seed, **result}, indent=1), encoding="utf-8")
     print(tables(options.out))
 
 
-def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """One condition, trained and measured."""
+def short(name: str) -> str:
+    """The name of a condition in files and folders."""
+    return name.replace(", ", "_").replace(" ", "-")
+
+
+@dataclass(frozen=True, eq=False)
+class Condition:
+    """A trained condition: where, what it reads, kidneys and (N, P) pooled image features by split."""
+
+    out: Path
+    reader: Reader
+    kidneys: dict[str, KindData]
+    pooled: dict[str, Array]
+
+
+def trained_on(name: str, options: argparse.Namespace) -> Condition:
+    """Paint and train one condition, or read what is there."""
     started, (link, from_phantoms) = time.time(), CONDITIONS[name]
     recipe = load_recipe(CONFIGS / "recipes" / "painted-kidney.yaml", [f"seed={options.seed}"])
     findings = load_findings(CONFIGS / "findings" / "painted.yaml")
@@ -84,23 +106,37 @@ def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
             print(f"  {time.time() - started:6.0f} s  {name}: {what} {done}/{total} {told.get('loss', 0):.3f}", file=sys.stderr)
 
     cohorts = {split: painted(options, recipe, split, link, progress) for split in SPLITS}
-    out = options.out / name.replace(", ", "_").replace(" ", "-") / str(options.seed)
+    out = options.out / short(name) / str(options.seed)
     given = {split: cohorts[split] for split in SPLITS[:2]}
     work = open_workspace(recipe, out, options.out, progress, findings, given=given)
     trained = run_stages(work, partial(take_tower, path=options.phantom_weights) if from_phantoms else None)
-    data = {split: kind_data(recipe, cohort) for split, cohort in cohorts.items()}
-    reader = Reader(trained.system, recipe.kinds, findings, work.concepts)
-    seen = {split: reader.features(parts["kidney"], fuse_phases=False) for split, parts in data.items()}
-    pooled = {split: pooled_features(trained.system.clip, parts["kidney"]).double().numpy() for split, parts in data.items()}
-    test = {"kidney": seen["test"]}
+    kidneys = {split: kind_data(recipe, cohort)["kidney"] for split, cohort in cohorts.items()}
+    pooled = {split: pooled_features(trained.system.clip, part).double().numpy() for split, part in kidneys.items()}
+    return Condition(out, Reader(trained.system, recipe.kinds, findings, work.concepts), kidneys, pooled)
+
+
+def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """One condition, trained and measured."""
+    made = trained_on(name, options)
+    test = made.kidneys["test"]
+    seen = made.reader.features(test, fuse_phases=False)
     return {
-        "patients": {split: len(cohort) for split, cohort in cohorts.items()},
-        "cpu_s": sum(json.loads(p.read_text())["cpu_s"] for p in (out / "stages").glob("*/receipt.json")),
-        "zero_shot": zero_shot(reader, data["test"]["kidney"], seen["test"], options.draws),
-        "retrieval": retrieval_table(likenesses(reader, data["test"], test), options.draws),
-        "probes": probes({s: p["kidney"] for s, p in data.items()}, pooled, options.draws),
-        "survival": survival(data, pooled, options.draws, options.seed),
+        "patients": {split: len(part.cohort) for split, part in made.kidneys.items()},
+        "cpu_s": sum(json.loads(p.read_text())["cpu_s"] for p in (made.out / "stages").glob("*/receipt.json")),
+        "zero_shot": zero_shot(made.reader, test, seen, options.draws),
+        "retrieval": retrieval_table(likenesses(made.reader, {"kidney": test}, {"kidney": seen}), options.draws),
+        "probes": probes(made.kidneys, made.pooled, options.draws),
+        "survival": survival(made.kidneys, made.pooled, options.draws, options.seed),
     }
+
+
+def run_radiomics(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Radiomics of the true tumour masks beside the image tower of one condition."""
+    link = CONDITIONS[name][0]
+    kept = options.out / "radiomics" / f"features-{'linked' if link else 'cut'}-{options.seed}.jsonl"
+    found = painted_radiomics.features_of(kept, options.data, options.seed, link)
+    made = trained_on(name, options)
+    return painted_radiomics.compare(made.kidneys, made.pooled, found, options.draws, options.seed)
 
 
 def painted(options: argparse.Namespace, recipe: Recipe, split: str, link: bool, progress: Any) -> Cohort:
@@ -124,22 +160,6 @@ def take_tower(system: torch.nn.Module, path: Path) -> None:
         raise SystemExit(f"{path} holds another image encoder: {missing[:2]} missing, {left.unexpected_keys[:2]} unknown")
 
 
-def kidneys_of(part: KindData) -> list[dict[str, Any] | None]:
-    """(N,) what the mask says of each row's kidney."""
-    regions = [part.cohort.regions[int(c)] for c in part.texts.columns]
-    cases = [part.cohort.cases[int(r)] for r in part.texts.rows]
-    return [case["truth"]["kidneys"].get(name.rpartition("_")[2]) for case, name in zip(cases, regions, strict=True)]
-
-
-QUESTIONS = {
-    "renal_mass": lambda k: bool(k["tumours"]),
-    "renal_cyst": lambda k: bool(k["cysts"]),
-    "renal_mass_large": lambda k: k["tumours"][0]["size_mm"] >= 40 if k["tumours"] else None,
-    "mass_exophytic": lambda k: k["tumours"][0]["outside"] >= 0.5 if k["tumours"] else None,
-    "mass_upper_pole": lambda k: k["tumours"][0]["pole"] == "upper" if k["tumours"] else None,
-}
-
-
 def zero_shot(reader: Reader, part: KindData, features: torch.Tensor, draws: int) -> dict[str, Any]:
     """AUROC of every finding against the mask, with an interval by patient."""
     regions, kidneys, out = [part.cohort.regions[int(c)] for c in part.texts.columns], kidneys_of(part), {}
@@ -156,42 +176,6 @@ def area(labels: NDArray[Any], scores: NDArray[Any], patients: NDArray[Any], dra
     """AUROC, interval by patient, counts."""
     low, high = bootstrap(auroc_of(labels, scores), patients, n=draws)
     return {"n": len(labels), "present": int(labels.sum()), "value": auroc(labels, scores), "ci": [low, high]}
-
-
-PATHOLOGY = {
-    "clear cell carcinoma": lambda c: (
-        None if not c["tumor_histologic_subtype"] else c["tumor_histologic_subtype"] == "clear_cell_rcc"
-    ),
-    "high grade (ISUP 3, 4)": lambda c: c["tumor_isup_grade"] in "34" if c["tumor_isup_grade"] in ("1", "2", "3", "4") else None,
-    "necrosis": lambda c: c["tumor_necrosis"],
-    "malignant": lambda c: c["malignant"],
-}
-
-
-def main_rows(part: KindData) -> dict[int, int]:
-    """Patient row to the sample of the kidney with the largest tumour."""
-    best: dict[int, tuple[float, int]] = {}
-    for i, (row, kidney) in enumerate(zip(part.texts.rows, kidneys_of(part), strict=True)):
-        size = kidney["tumours"][0]["size_mm"] if kidney and kidney["tumours"] else -1
-        best[int(row)] = max(best.get(int(row), (-2, -1)), (size, i))
-    return {row: i for row, (size, i) in best.items() if size > 0}
-
-
-def size_features(case: dict[str, Any]) -> list[float]:
-    """Log of the largest axial diameter and of all tumour volume, number of tumours, and volume of kidney tissue."""
-    kidneys = case["truth"]["kidneys"].values()
-    tumours = [t for k in kidneys for t in k["tumours"]]
-    volume = sum(t["volume_ml"] for t in tumours)
-    largest = max(t["size_mm"] for t in tumours)
-    return [np.log(largest), np.log(volume), len(tumours), sum(k["volume_ml"] for k in kidneys) / 100]
-
-
-def clinical_features(case: dict[str, Any]) -> list[float]:
-    """What is known before surgery, without size: age, sex, body-mass index, comorbidities, smoking."""
-    row = case["truth"]["clinical"]
-    smoking = [float(row["smoking_history"] == s) for s in ("previous_smoker", "current_smoker")]
-    ill = sum(bool(v) for v in (row["comorbidities"] or {}).values())
-    return [row["age_at_nephrectomy"], float(row["gender"] == "male"), row["bmi"] or 29.0, np.log1p(ill), *smoking]
 
 
 def probes(parts: dict[str, KindData], pooled: dict[str, Array], draws: int) -> dict[str, Any]:
@@ -213,16 +197,16 @@ def probes(parts: dict[str, KindData], pooled: dict[str, Array], draws: int) -> 
     return out
 
 
-def survival(data: dict[str, dict[str, KindData]], pooled: dict[str, Array], draws: int, seed: int) -> dict[str, Any]:
+def survival(kidneys: dict[str, KindData], pooled: dict[str, Array], draws: int, seed: int) -> dict[str, Any]:
     """Harrell's C of ridge Cox models on all patients, pooled out of five folds; the penalty is chosen inside each fold.
 
     The image tower has seen training patients' reports of size and place, never an outcome.
     """
     image, cases = [], []
-    for split, parts in data.items():
-        for row, i in main_rows(parts["kidney"]).items():
+    for split, part in kidneys.items():
+        for row, i in main_rows(part).items():
             image.append(pooled[split][i])
-            cases.append(parts["kidney"].cohort.cases[row])
+            cases.append(part.cohort.cases[row])
     blocks = {
         "image": np.array(image),
         "size": np.array([size_features(c) for c in cases]),
@@ -240,43 +224,6 @@ def survival(data: dict[str, dict[str, KindData]], pooled: dict[str, Array], dra
     both, without = (harrell_of(t, e, chosen[name]) for name in ("clinical + image", "clinical"))
     gain = paired_bootstrap(both, without, np.arange(len(t)), n=draws)
     out["gain of image over clinical"] = {"value": gain.value, "ci": [gain.low, gain.high]}
-    return out
-
-
-def out_of_fold(blocks: list[Array], t: Array, e: NDArray[np.bool_], seed: int) -> Array:
-    """(N,) risks of patients by models that have not seen them; each block counts the same whatever its width."""
-    fold = folds(e, FOLDS, seed)
-    risk = np.empty(len(t))
-    for k in range(FOLDS):
-        train, held = fold != k, fold == k
-        inner = folds(e[train], 3, seed + 1)
-        scores = []
-        for penalty in PENALTIES:
-            guess = np.empty(int(train.sum()))
-            for m in range(3):
-                guess[inner == m] = fit_predict([b[train] for b in blocks], t[train], e[train], inner != m, inner == m, penalty)
-            scores.append(harrell(t[train], e[train], guess))
-        risk[held] = fit_predict(blocks, t, e, train, held, PENALTIES[int(np.argmax(scores))])
-    return risk
-
-
-def fit_predict(
-    blocks: list[Array], t: Array, e: NDArray[np.bool_], train: NDArray[np.bool_], held: NDArray[np.bool_], penalty: float
-) -> Array:
-    """Risks of held-out rows, standardised to training rows' mean and deviation, so that folds can be pooled."""
-    scaled = [(b - b[train].mean(0)) / np.maximum(b[train].std(0), 1e-6) / np.sqrt(b.shape[1] / 4) for b in blocks]
-    x = np.concatenate(scaled, 1)
-    weights = fit_cox(x[train], t[train], e[train], penalty=penalty, ties="breslow").coefficients
-    risk = x @ weights
-    return np.asarray((risk[held] - risk[train].mean()) / max(float(risk[train].std()), 1e-9))
-
-
-def folds(event: NDArray[np.bool_], n: int, seed: int) -> NDArray[np.int64]:
-    """(N,) fold numbers with the events spread evenly."""
-    rng, out = np.random.default_rng(seed), np.empty(len(event), np.int64)
-    for value in (False, True):
-        rows = rng.permutation(np.flatnonzero(event == value))
-        out[rows] = np.arange(len(rows)) % n
     return out
 
 

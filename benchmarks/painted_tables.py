@@ -19,7 +19,43 @@ def tables(out: Path) -> str:
     lead = f"{n['train']} training, {n['validation']} validation, {n['test']} test patients; 95 % intervals by patient."
     costs = "CPU seconds of training: " + ", ".join(f"{name} {r['cpu_s']:.0f}" for name, r in runs.items()) + "."
     parts = [f"{lead} {costs}", _zero_shot(runs), _retrieval(runs), _pathology(runs), _survival(runs)]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_radiomics(out / "radiomics")])
+
+
+def _radiomics(folder: Path) -> list[str]:
+    """Radiomics beside the image tower, a column for each; nothing where none was measured."""
+    runs = {r["condition"]: r for r in (json.loads(p.read_text(encoding="utf-8")) for p in sorted(folder.glob("*-[0-9]*.json")))}
+    if not runs:
+        return []
+    first = next(iter(runs.values()))
+    n, of = first["patients"], first["features"]
+    lead = (
+        f"Radiomics of the tumour's true mask: {of['radiomics']} features, {of['shape']} of them shape. {n['train']} training, "
+        f"{n['validation']} validation, {n['test']} test patients; {first['refused']} left out as their tumour is below 1 mL."
+    )
+    return [lead, _beside(runs, "pathology"), _beside(runs, "survival")]
+
+
+def _beside(runs: dict[str, Any], what: str) -> str:
+    """Rows of targets or of risks; a column of each condition, and of shape alone where conditions do not matter."""
+    first = next(iter(runs.values()))[what]
+    if what == "survival":
+        rows = [
+            [k, *(_cell(r[what][k], "+" if " - " in k else "") for r in runs.values())] for k in first if k not in ("n", "events")
+        ]
+        return _grid([f"overall survival, C ({first['n']} patients, {first['events']} deaths)", *runs], rows)
+    columns = ["image", "radiomics", "radiomics - image", "radiomics - shape"]
+    head = [f"{column}, {name}" for column in columns for name in runs]
+    rows = [
+        [
+            target,
+            f"{told['present']} of {told['n']}",
+            _cell(told["shape"]),
+            *(_cell(r[what][target][c], "+" if " - " in c else "") for c in columns for r in runs.values()),
+        ]
+        for target, told in first.items()
+    ]
+    return _grid(["linear probe AUROC", "present", "shape alone", *head], rows)
 
 
 def _grid(head: list[str], rows: list[list[str]]) -> str:

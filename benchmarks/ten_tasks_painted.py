@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from painted_kits23 import CONDITIONS, CONFIGS, SPLITS, main_rows, painted
+from painted_kits23 import CONDITIONS, CONFIGS, SPLITS, painted
+from painted_targets import main_rows
 
 from medvl.evaluation.embedded import Embedded
 from medvl.recipe import load_recipe
