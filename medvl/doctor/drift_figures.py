@@ -110,7 +110,13 @@ def _boxes(rows: Sequence[Record], key: str, names: Mapping[str, str], label: st
             axes.set_title(names.get(kind, readable(kind)))
             for row in rows:
                 if row[key] == kind and (row["by"], row["group"]) in lines:
-                    _box(axes, row["quantiles"], len(lines) - 1 - lines.index((row["by"], row["group"])), not row["by"])
+                    y = len(lines) - 1 - lines.index((row["by"], row["group"]))
+                    _box(axes, row["quantiles"], y, not row["by"])
+                    if row.get("unfamiliar", {}).get("k"):
+                        said = f"{100 * row['unfamiliar']['value']:.0f} % unfamiliar"
+                        axes.text(
+                            0.99, y, said, transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=7, color=ORANGE
+                        )
             first = axes is panels[0]
             axes.set_yticks(range(len(lines)), [f"{by} {group}".strip() if first else "" for by, group in reversed(lines)])
             axes.set_ylim(-0.6, len(lines) - 0.4)

@@ -117,7 +117,10 @@ def _familiarity(record: Record) -> Iterator[Block]:
     if picture is None:
         yield paragraph("No region was measured.")
         return
-    caption = "Distance from the training data over its limit; right of the dashed line a region is left undecided."
+    caption = (
+        "Distance of features over its limit; right of the dashed line a region is left undecided. The share that is counts "
+        "those whose image (HU and texture) was strange as well, which these distances do not show."
+    )
     yield Picture("familiarity", picture, "Familiarity by region and group", caption)
     rows = [
         (readable(row["region"]), where(row), str(row["unfamiliar"]["n"]), percent(row["unfamiliar"]))
