@@ -200,7 +200,7 @@ class _Walk:
         if action == "uid":
             return self._uid(tag, value)
         found = _checked(ds, tag, vr, value)
-        return None if found is not None and vr in _WORDS and self._names_someone(found.value) else found
+        return DataElement(tag, vr, None) if found and vr in _WORDS and self._names_someone(found.value) else found
 
     def _names_someone(self, value: Any) -> bool:
         """True when a name or id of this very patient stands in a text that is otherwise harmless."""
@@ -270,7 +270,7 @@ def _checked(ds: Dataset, tag: int, vr: str, value: Any) -> DataElement | None:
     elif vr == "AS":
         values = [_capped(str(one)) for one in values]
     if not all(rules.honest(vr, str(getattr(one, "original_string", one))) for one in values):
-        return None
+        return DataElement(tag, actual, None)
     return DataElement(tag, actual, values if len(values) > 1 else values[0])
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydicom import Dataset, FileDataset, dcmread
+from pydicom import Dataset, dcmread, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID
 
@@ -66,13 +66,13 @@ class Counts:
 
 @dataclass
 class _Places:
-    """Running numbers for studies, series and images, in the order in which they come."""
+    """Running numbers for studies, series and images, in the order in which they come; what was written of them."""
 
     out: Path
     studies: dict[str, int] = field(default_factory=dict)
     series: dict[tuple[str, str], int] = field(default_factory=dict)
     images: Counter[tuple[str, str]] = field(default_factory=Counter)
-    patients: set[str] = field(default_factory=set)
+    written: set[tuple[str, str, str]] = field(default_factory=set)
 
     def next(self, ds: Dataset) -> Path:
         """Where an image without identifiers goes."""
@@ -80,7 +80,6 @@ class _Places:
         study = self.studies.setdefault(key[0], len(self.studies) + 1)
         series = self.series.setdefault(key, len(self.series) + 1)
         self.images[key] += 1
-        self.patients.add(str(ds.PatientID))
         return self.out / f"study-{study:04d}" / f"series-{series:04d}" / f"{self.images[key]:06d}.dcm"
 
 
@@ -115,7 +114,8 @@ def run(deidentifier: Deidentifier, source: Path, out: Path, *, burned: Burned =
                 counts.refused.append((number, reason.code))
             if told:
                 told(number, len(items))
-    counts.patients, counts.studies, counts.series = len(places.patients), len(places.studies), len(places.series)
+    counts.patients, counts.studies = len({one[0] for one in places.written}), len({one[1] for one in places.written})
+    counts.series = len({one[1:] for one in places.written})
     return counts
 
 
@@ -137,6 +137,7 @@ def _one(
             path = (apart if held else places).next(clean)
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(clean, syntax, path)
+            (apart if held else places).written.add((clean.PatientID, clean.StudyInstanceUID, clean.SeriesInstanceUID))
         except _ERRORS as error:
             _refuse_full_disk(error)
             raise InputError("malformed_header", f"cannot be rewritten ({type(error).__name__}); export the file again") from None
@@ -176,6 +177,6 @@ def _write(ds: Dataset, syntax: UID, path: Path) -> None:
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = ds.SOPClassUID, ds.SOPInstanceUID
     meta.TransferSyntaxUID = syntax
-    file = FileDataset("", ds, preamble=bytes(128), file_meta=meta)
+    ds.file_meta = meta
     with whole(path) as part:
-        file.save_as(part, enforce_file_format=True)
+        dcmwrite(part, ds, enforce_file_format=True)

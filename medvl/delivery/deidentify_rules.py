@@ -79,7 +79,15 @@ def standard_vr(tag: int) -> str:
 def action(tag: int) -> Action:  # noqa: PLR0911 - one return for each rule, first match
     """What the basic profile, made strict, does to a tag at any depth."""
     vr, group = standard_vr(tag), tag >> 16
-    if group % 2 or not vr or 0x5000 <= group <= 0x50FF or 0x6000 <= group <= 0x60FF or tag in WRITTEN_ANEW or not tag & 0xFFFF:
+    if (
+        group % 2
+        or group < 8
+        or not vr
+        or 0x5000 <= group <= 0x50FF
+        or 0x6000 <= group <= 0x60FF
+        or tag in WRITTEN_ANEW
+        or not tag & 0xFFFF
+    ):
         return "remove"
     table = _tables().get(tag, "")
     if table == "U_TAGS" or (vr == "UI" and table in ("", "D_TAGS")):
