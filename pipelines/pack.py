@@ -40,7 +40,7 @@ def run(
 
     Raises:
         BundleError: a bundle is not whole.
-        ConfigError: pip cannot find or fetch what is needed, or there is no room.
+        ConfigError: two bundles or configs of one name, pip cannot find or fetch what is needed, or there is no room.
     """
     from medvl.doctor.packages import constraints_file
     from medvl.models.bundle import open_bundle
@@ -51,6 +51,9 @@ def run(
     version = python or f"{sys.version_info[0]}.{sys.version_info[1]}"
     folders = [bundle_folder(name) for name in bundles]
     names = [open_bundle(folder).name for folder in folders]
+    for what, found in (("bundles", names), ("files given with --config", [path.name for path in configs])):
+        if len(set(found)) < len(found):
+            raise ConfigError(f"two {what} have one name; rename one, or give it once")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".medvl-pack-", dir=out.parent) as scratch:
         work = Path(scratch)

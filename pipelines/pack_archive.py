@@ -8,7 +8,6 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from medvl.errors import ConfigError
 from medvl.records import RESEARCH_USE
 
 from .pack_wheels import licence_of
@@ -57,15 +56,9 @@ Configs: {configs}. Versions: constraints.txt.
 
 
 def lay_out(top: Path, bundles: Mapping[str, Path], configs: Sequence[Path], constraints: Path | None) -> None:
-    """Copy bundles, configs and constraints below `top`.
-
-    Raises:
-        ConfigError: two configs of one name.
-    """
+    """Copy bundles, configs and constraints below `top`."""
     for name, folder in bundles.items():
         shutil.copytree(folder, top / "bundles" / name)
-    if len({path.name for path in configs}) < len(configs):
-        raise ConfigError("two files given with --config have one name; rename one")
     for path in configs:
         (top / "configs").mkdir(exist_ok=True)
         shutil.copyfile(path, top / "configs" / path.name)

@@ -39,8 +39,9 @@ def check_bundle(folder: Path | None) -> Iterator[Check]:
 
 
 def check_bundle_licence(bundle: Bundle, folder: Path) -> Check:
-    """A licence in its manifest or as a file; a built-in bundle is under medvl's own."""
-    built_in = folder.resolve().is_relative_to(Path(str(resources.files("medvl_configs"))).resolve())
+    """A licence in its manifest or as a file; a built-in bundle, or a copy of one, is under medvl's own."""
+    shipped = Path(str(resources.files("medvl_configs"))).glob("bundles/*/bundle.json")
+    built_in = any(path.read_bytes() == (folder / "bundle.json").read_bytes() for path in shipped)
     stated = bundle.manifest.get("license") or next((n for n in bundle.manifest["files"] if n.lower().startswith("licen")), None)
     if stated is None and built_in:
         stated = f"{licence()} (built in)"

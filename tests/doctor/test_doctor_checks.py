@@ -188,6 +188,8 @@ def test_bundle_whole_altered_and_licence(tmp_path: Path) -> None:
     assert (files.status, licence.status) == ("ok", "ok")
     copy = tmp_path / "copy"
     shutil.copytree(bundle_folder("phantom-demo"), copy)
+    assert [c.status for c in bundles.check_bundle(copy)] == ["ok", "ok"]
+    (copy / "bundle.json").write_text((copy / "bundle.json").read_text().replace('"phantom-demo"', '"mine"'))
     assert [c.status for c in bundles.check_bundle(copy)] == ["ok", "warning"]
     (copy / "findings.yaml").write_text("x")
     (told,) = bundles.check_bundle(copy)
