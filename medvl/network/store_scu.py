@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import AE, build_context
+from pynetdicom import AE, build_context, evt
 from pynetdicom.association import Association
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -113,16 +114,24 @@ def _associated(
     entity = AE(ae_title=address.calling)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = entity.connection_timeout = timeout_s
     tls = ((access or Access()).context(), address.host) if address.tls else None
-    association = entity.associate(address.host, address.port, contexts=contexts, ae_title=address.called, tls_args=tls)
-    if not association.is_established:
-        raise _why(association)
+    raw: list[socket.socket | None] = []
+    opened = (evt.EVT_CONN_OPEN, lambda event: raw.append(event.assoc.dul.socket.socket))
+    where = (address.host, address.port)
+    association = entity.associate(*where, contexts=contexts, ae_title=address.called, tls_args=tls, evt_handlers=[opened])
     done = False
     try:
+        if not association.is_established:
+            raise _why(association)
         yield association
         done = True
     finally:
         if association.is_established:
             association.release() if done else association.abort()
+        # pynetdicom leaves the socket open when the other side closed it first, or never answered.
+        left = association.dul.socket
+        for one in (*raw, None if left is None else left.socket):
+            if one is not None:
+                one.close()
 
 
 def _why(association: Association) -> InputError:
