@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from medvl.geometry import Geometry
+from medvl.imaging.kidney_anatomy import Rules
 from medvl.imaging.mask_shape import CYST, KIDNEY, TUMOUR, KidneyMask, mask_shape, parts, split_kidneys
-from medvl.imaging.nephrometry import Nephrometry, Rules, nephrometry
+from medvl.imaging.nephrometry import Nephrometry, nephrometry
 from medvl.imaging.nifti import read_labels
 
 VARIANTS = {

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 from kits23_features import thinned
 
+from medvl.imaging.kidney_anatomy import Anatomy, Rules, anatomy
 from medvl.imaging.mask_shape import TUMOUR, KidneyMask, split_kidneys
-from medvl.imaging.nephrometry import Anatomy, Rules, anatomy, nephrometry
+from medvl.imaging.nephrometry import nephrometry
 from medvl.imaging.nifti import read_labels
 from medvl.renal_score import growth_class, nearness_class, polar_class
 

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from medvl.errors import ConfigError
 from medvl.geometry import Geometry
+from medvl.imaging.kidney_anatomy import Rules, hull
 from medvl.imaging.mask_shape import KIDNEY, TUMOUR, KidneyMask, split_kidneys
-from medvl.imaging.nephrometry import Nephrometry, Rules, hull, nephrometry
+from medvl.imaging.nephrometry import Nephrometry, nephrometry
 from medvl.renal_score import COUNTING, growth_class, nearness_class, points, polar_class, radius_class, score_of
 from medvl.text.ontology import built_in
 
