@@ -16,8 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from medvl.errors import ConfigError
 from medvl.retrieval.entry import Entry, Found, Hit
 from medvl.retrieval.filters import Condition, parse_filter
-from medvl.retrieval.store import Index, View
+from medvl.retrieval.store import Index
 from medvl.retrieval.vectors import Matrix, Precision, exact_levels
+from medvl.retrieval.view import View
 
 NEAR = 1 - 1e-4
 DIRECT = 2048
