@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from medvl.evaluation.report import figures
 from medvl.evaluation.report.document import (
     NA,
     Document,
@@ -14,13 +13,12 @@ from medvl.evaluation.report.document import (
     Table,
     Text,
     number,
-    p_text,
     paragraph,
-    percent,
     points,
     readable,
     span,
 )
+from medvl.evaluation.report.findings import exclusions, finding_blocks
 from medvl.evaluation.report.grounding import grounding_blocks
 from medvl.evaluation.report.parts import (
     comparison_section,
@@ -40,7 +38,7 @@ def document(told: Told) -> Document:
     sections = [Section("What was evaluated", tuple(_about(told))), Section("Cohort and what was left out", tuple(_cohort(told)))]
     labels: dict[str, str] = {}
     if "zero_shot" in tasks:
-        sections.append(Section("Findings, zero-shot", tuple(_findings(tasks["zero_shot"]))))
+        sections.append(Section("Findings, zero-shot", tuple(finding_blocks(tasks["zero_shot"]))))
         labels = {k: f["label"] for k, f in tasks["zero_shot"]["findings"].items()}
     if "retrieval" in tasks:
         sections.append(Section("Retrieval between scans and reports", tuple(retrieval_blocks(tasks["retrieval"]))))
@@ -123,7 +121,7 @@ def _cohort(told: Told) -> Iterator[Block]:
     )
     if "zero_shot" in told["tasks"]:
         found = told["tasks"]["zero_shot"]["findings"]
-        yield _exclusions({k: f for k, f in found.items() if "excluded" in f})
+        yield exclusions({k: f for k, f in found.items() if "excluded" in f})
     if "localiser" in flow:
         rows_of = [
             (readable(region), str(v["n"]), number(v["median_mm"], 1), f"{100 * v['within_15_mm']:.0f} %", str(v["not_found"]))
@@ -131,107 +129,6 @@ def _cohort(told: Told) -> Iterator[Block]:
         ]
         columns = ("region", "scans that hold it", "median error, mm", "within 15 mm", "not found")
         yield Table(columns, tuple(rows_of), "The localiser, against true centres")
-
-
-def _exclusions(found: Told) -> Table:
-    codes = sorted({e["reason"] for f in found.values() for e in f["excluded"]}, key=lambda c: (c != "unanswered", c))
-    rows = []
-    for f in found.values():
-        by = {e["reason"]: e for e in f["excluded"]}
-        cells = [f"{by[c]['n']} ({by[c]['present']})" if c in by else "0" for c in codes]
-        rows.append((f["label"], str(f["eligible"]), *cells, f"{f['n']} ({f['present']})"))
-    columns = (
-        "finding",
-        "regions",
-        *(("labels do not say" if c == "unanswered" else f"not read: {readable(c)}") for c in codes),
-        "measured",
-    )
-    return Table(columns, tuple(rows), "What each finding was measured on; in brackets, how many of these are labelled present")
-
-
-def _findings(task: Told) -> Iterator[Block]:
-    found, mean = task["findings"], task["mean_auroc"]
-    done = dict(figures.measured(found))
-    rows = [
-        (
-            f["label"],
-            str(f["n"]),
-            str(f["present"]),
-            span(f["auroc"]),
-            span(f["average_precision"], 2),
-            percent(f["sensitivity"]),
-            percent(f["specificity"]),
-            f"{100 * f['undecided']['value']:.0f} %",
-            span(f["ece"]),
-        )
-        for f in done.values()
-    ]
-    rows.append(("Mean", "", "", span(mean), "", "", "", "", ""))
-    columns = ("finding", "regions", "present", "AUROC", "average precision", "sensitivity", "specificity", "undecided", "ECE")
-    yield Table(
-        columns,
-        tuple(rows),
-        "Sensitivity and specificity are among regions that got a verdict at the bundle's threshold. ECE: expected calibration "
-        "error, ten equally filled bins; its interval is corrected for the bias of ECE, so it may lie below the value.",
-    )
-    left = [f"{f['label']}: {NA}, {f['na']}" for f in found.values() if "na" in f]
-    if left:
-        yield points(["Not measured:", *left])
-    if not done:
-        return
-    yield Picture(
-        "auroc",
-        figures.finding_forest(done),
-        "AUROC of each finding with its interval",
-        "AUROC by finding, best first; the dashed line is chance.",
-    )
-    yield Picture(
-        "roc",
-        figures.roc(done),
-        "ROC curves, one panel a finding",
-        "ROC curves. The orange point is what the bundle's verdicts reach among regions that got one; it may lie off the "
-        "curve, which holds all regions.",
-    )
-    yield Picture(
-        "reliability",
-        figures.reliability(done),
-        "Reliability plots, one panel a finding",
-        "Reliability: observed frequency in ten equally filled bins of the calibrated score, with intervals over patients. On "
-        "the dashed line, scores are probabilities.",
-    )
-    parts = [
-        (
-            f["label"],
-            span(f["ece"]),
-            number(f["ece"]["if_calibrated"]),
-            number(f["ece"]["if_calibrated_95"]),
-            number(f["recalibration"].get("slope"), 2),
-            number(f["recalibration"].get("in_the_large"), 2),
-            span(f["brier"]),
-        )
-        for f in done.values()
-    ]
-    titles = ("finding", "ECE", "ECE if calibrated", "its 95th percentile", "slope", "calibration in the large", "Brier score")
-    yield Table(
-        titles,
-        tuple(parts),
-        "Calibration. ECE if calibrated: what chance alone gives a perfectly calibrated model with as many regions. Slope 1 "
-        "and in the large 0 are right; a slope below 1 means scores are too extreme.",
-    )
-    yield Picture(
-        "decision",
-        figures.decision(done),
-        "Decision curves, one panel a finding",
-        "Decision curves: net benefit for whoever would act from a given probability on, with pointwise 95 % intervals over "
-        "patients. They hold for the prevalence of this cohort.",
-    )
-    yield Picture(
-        "risk-coverage",
-        figures.risk_coverage(done),
-        "Risk-coverage curves, one panel a finding",
-        "Errors among the most certain answers. A curve that rises to the right means that leaving doubtful regions undecided "
-        "pays.",
-    )
 
 
 def limits(told: Told) -> list[str]:
@@ -266,6 +163,3 @@ def _repeat(told: Told) -> Iterator[Block]:
     )
     p = told["protocol"]
     yield paragraph(f"medvl evaluate {told['model']['name']} --protocol {p['name']} --draws {p['draws']}")
-
-
-__all__ = ["document", "limits", "p_text"]
