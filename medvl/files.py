@@ -24,3 +24,13 @@ def replace_text(path: Path, text: str, mode: int = 0o666) -> None:
     """Write a UTF-8 text file in one move, with the permissions `mode` less the process's mask."""
     with whole(path) as part, os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
         file.write(text)
+
+
+def settle(folder: Path) -> None:
+    """Have everything in a folder on the disk itself, so that it outlives a loss of power."""
+    for path in (*folder.rglob("*"), folder, folder.parent):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

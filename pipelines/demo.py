@@ -9,6 +9,7 @@ from pathlib import Path
 from . import infer, phantom
 from . import view as viewer
 from .console import say, warn
+from .station import Station
 
 BUNDLE = "phantom-demo"
 SEED = 7
@@ -25,7 +26,7 @@ def run(out: Path, *, n: int = 6, view_page: bool = True) -> int:
     warn(f"1/3  {n} phantom patients as DICOM studies with reports")
     phantom.run(cohort, n=n, seed=SEED)
     warn(f"2/3  findings with evidence from the bundled model {BUNDLE}")
-    code = infer.run([cohort / "dicom"], bundle=BUNDLE, out=results, device="auto")
+    code = infer.run([str(cohort / "dicom")], Station(BUNDLE, results))
     say(f"Done in {time.monotonic() - started:.0f} s. What the phantoms truly have: {cohort / 'truth'}")
     if not view_page:
         return code

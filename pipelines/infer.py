@@ -2,81 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medvl.errors import ConfigError
 
-from .built_in import bundle_folder
-from .console import emit_json, err, say, table, warn
-from .findings import prompt_cache, usable
+from .console import emit_json, say, table
+from .station import Station, exit_code, open_run, work
 
 if TYPE_CHECKING:
     import pandas as pd
 
 REGION_REASONS = ("region_not_found", "region_incomplete", "out_of_distribution")
+SHOWN = 40
 
 
-def run(
-    inputs: list[Path],
-    *,
-    bundle: str,
-    out: Path,
-    device: str = "auto",
-    masks: Path | None = None,
-    findings: Path | None = None,
-    as_json: bool = False,
-) -> int:
-    """Exit code 0 when every study is done, 3 when some were skipped or failed.
+def run(inputs: Sequence[str], station: Station, *, masks: Path | None = None, as_json: bool = False) -> int:
+    """Exit code 0 when every study is done and sent, 3 when some are not, 4 when the run had to stop.
 
     Raises:
         BundleError: the bundle is not there, incomplete or altered.
-        ConfigError: a device is asked for that is not there, masks come with several inputs or hold no region, or the findings
-            list cannot be asked of the bundle.
+        ConfigError: masks come with several inputs, or an input, address or option that cannot be used.
     """
     if masks is not None and len(inputs) != 1:
         raise ConfigError(f"--masks belongs to one study, but {len(inputs)} inputs are given; run them one by one")
-    folder, chosen = bundle_folder(bundle), _device(device)
-    with err().status("loading the model"):
-        from medvl.files import replace_text
-        from medvl.inference.batch import run_batch
-        from medvl.inference.masks import places_from_masks
-        from medvl.inference.predictor import Predictor
-        from medvl.models.bundle import open_bundle
+    from medvl.batch.inputs import inputs_of
 
-        opened = open_bundle(folder)
-        places = places_from_masks(masks, opened.contract.names) if masks else None
-        listed = usable(opened, findings) if findings else None
-        predictor = Predictor(opened, chosen, places, findings=listed, cache=prompt_cache())
-    if predictor.survival is None:
-        warn("this bundle estimates no survival: it holds no survival.json")
-    done = 0
-
-    def told(case_id: str, status: str) -> None:
-        nonlocal done
-        done += 1
-        warn(f"[{done}] study {case_id}: {status}")
-
-    summary = run_batch(inputs, predictor, out, told)
-    replace_text(out / "run.json", json.dumps(summary.as_dict(), indent=1) + "\n")
+    listed = inputs_of(inputs, allow_plain=station.allow_plain)
+    for path in listed:
+        if isinstance(path, Path) and not path.exists() and len(listed) == 1:
+            raise ConfigError(f"no such file or folder: {path}; check the spelling and whether the disk is mounted")
+    opened = open_run(station, masks)
+    summary = work(opened, listed)
     if as_json:
         emit_json(summary.as_dict())
     else:
-        _print(out, summary.as_dict())
-    return 3 if summary.statuses["skipped"] + summary.statuses["failed"] else 0
-
-
-def _device(wanted: str) -> str:
-    """``cuda`` or ``cpu``; auto takes CUDA where there is one."""
-    import torch
-
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "--device cuda, but PyTorch sees no CUDA device; give --device cpu or auto, or see docs/how-to/use-a-gpu.md"
-        )
-    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
+        _print(station.out, summary.as_dict())
+    return exit_code(summary)
 
 
 def _print(out: Path, summary: dict[str, object]) -> None:
@@ -84,7 +48,9 @@ def _print(out: Path, summary: dict[str, object]) -> None:
 
     from medvl.records import RESEARCH_USE
 
+    mine = {case["case_id"] for case in summary["cases"]}  # type: ignore[attr-defined]
     rows = pd.read_parquet(out / "results.parquet")
+    rows = rows[rows["case_id"].isin(mine)]
     region_wide = rows["reasons"].fillna("").str.contains("|".join(REGION_REASONS))
     raw = rows["reasons"].fillna("").str.contains("not_calibrated") & ~region_wide
     dependent = rows["reasons"].fillna("").str.contains("depends_on_undecided")
@@ -93,18 +59,28 @@ def _print(out: Path, summary: dict[str, object]) -> None:
         [r.case_id, r.region or "", r.label or "", "" if pd.isna(r.score) else f"{r.score:.2f}", r.verdict or "", r.reasons or ""]
         for r in shown.itertuples()
     ]
-    table(["study", "region", "finding", "score", "verdict", "reasons"], cells, title="Findings present or undecided")
+    title = "Findings present or undecided" + (f" (the first {SHOWN} of {len(cells)})" if len(cells) > SHOWN else "")
+    table(["study", "region", "finding", "score", "verdict", "reasons"], cells[:SHOWN], title=title)
     if raw.any():
         _print_raw(rows[raw])
     silent = rows[region_wide].drop_duplicates(["case_id", "region"])
     if len(silent):
         cells = [[r.case_id, r.region, r.reasons] for r in silent.itertuples()]
-        table(["study", "region", "why nothing is said of it"], cells, title="Regions left undecided as a whole")
-    ended = ", ".join(f"{summary[status]} {status}" for status in ("done", "resumed", "skipped", "failed"))
+        title = "Regions left undecided as a whole" + (f" (the first {SHOWN} of {len(cells)})" if len(cells) > SHOWN else "")
+        table(["study", "region", "why nothing is said of it"], cells[:SHOWN], title=title)
+    words = ("done", "resumed", "skipped", "failed", "quarantined", "waiting")
+    ended = ", ".join(f"{summary[status]} {status}" for status in words if summary[status] or status in words[:4])
     say(f"{summary['studies']} studies: {ended}")
     for code, n in dict(summary["reasons"]).items():  # type: ignore[call-overload]
         say(f"  {n} x {code}")
-    say(f"Table: {out / 'results.csv'}   Page: medvl view --results {out}")
+    deliveries: dict[str, int] = summary["deliveries"]  # type: ignore[assignment]
+    if deliveries:
+        say("deliveries: " + ", ".join(f"{n} {state}" for state, n in deliveries.items()))
+        for code, n in dict(summary["undelivered"]).items():  # type: ignore[call-overload]
+            say(f"  {n} x {code}")
+    receipt: dict[str, object] = summary["receipt"]  # type: ignore[assignment]
+    say(f"{receipt['seconds']} s, {receipt['studies_per_hour']} studies an hour")
+    say(f"Table: {out / 'results.csv'}   Summary: {out / 'summary.html'}   Page: medvl view --results {out}")
     say(RESEARCH_USE)
 
 

@@ -43,6 +43,7 @@ class Predictor:
         findings: a user's questions instead of the bundle's. Those that the bundle asks in the same words are answered as
             usual; others get a margin and no verdict.
         cache: folder that keeps embedded prompts by their hash.
+        bf16: run the towers in bfloat16 where that is faster; margins differ in the third digit.
 
     Raises:
         ConfigError: questions about regions that the bundle does not know, or that its concept streams were not taught.
@@ -56,8 +57,9 @@ class Predictor:
         *,
         findings: FindingList | None = None,
         cache: Path | None = None,
+        bf16: bool = False,
     ) -> None:
-        self.bundle, self.device = bundle, torch.device(device)
+        self.bundle, self.device, self.bf16 = bundle, torch.device(device), bf16
         self.contract, self.kinds = bundle.contract, bundle.kinds
         own = load_findings(bundle.text("findings.yaml"))
         self.findings, self.users = findings or own, findings is not None
@@ -113,7 +115,8 @@ class Predictor:
     def read(self, hu: Sequence[NDArray[np.int16]], regions: Sequence[str]) -> Read:
         """What the system makes of B HU grids (D, H, W), all of regions of one kind."""
         pixels = torch.stack([self.pixels(grid, name) for grid, name in zip(hu, regions, strict=True)])
-        return self.answering.read(pixels, list(self.kinds).index(self.kind_of(regions[0])))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            return self.answering.read(pixels, list(self.kinds).index(self.kind_of(regions[0])))
 
     def _embed(self, scans: Sequence[dict[str, RegionResult]]) -> list[dict[str, RegionResult]]:
         """The same regions with what the towers and the familiarity check make of those that are usable."""

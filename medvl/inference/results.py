@@ -1,7 +1,7 @@
 """Results on disk: one folder a study, one table for all, nothing half written, no identifiers.
 
-`findings.json` is the record of a study (schema `medvl.findings/1`, described in `docs/reference/results.md`). It is written
-last, so that its presence means the study is complete.
+`findings.json` is the record of a study (schema `medvl.findings/1`, described in `docs/reference/results.md`). A study's
+folder is moved to its place whole, so that its presence means the study is complete.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ import csv
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from medvl import __version__
 from medvl.data.identity import folder_key, keyed_id
-from medvl.files import replace_text, whole
+from medvl.files import replace_text, settle, whole
 from medvl.imaging.load import Entry
 from medvl.imaging.nifti import write_nifti
 from medvl.inference.answers import CaseResult, FindingResult, RegionResult
@@ -23,6 +24,7 @@ from medvl.models.bundle import Bundle
 from medvl.records import RESEARCH_USE, Reason
 
 SCHEMA = "medvl.findings/1"
+SCANNER_FACTS = ("manufacturer", "model", "kernel", "kvp", "slice_thickness_mm", "contrast", "transfer_syntaxes")
 COLUMNS = (
     "case_id",
     "status",
@@ -56,40 +58,47 @@ class ResultsFolder:
     def __init__(self, out: Path, asked: Mapping[str, str] | None = None) -> None:
         self.out, self.asked = out, dict(asked) if asked else None
         (out / "studies").mkdir(parents=True, exist_ok=True)
-        self._key = folder_key(out / "key")
+        self.key = folder_key(out / "key")
 
     def case_id(self, study_key: str) -> str:
         """12 hex digits: a keyed hash, the same for a study each time in this folder, and not to be traced from elsewhere."""
-        return keyed_id(self._key, study_key)
+        return keyed_id(self.key, study_key)
 
     def folder(self, case_id: str) -> Path:
         """Where a study's results lie."""
         return self.out / "studies" / case_id
 
-    def finished(self, case_id: str, bundle: Bundle, entry: Entry | None) -> bool:
-        """Whether this bundle is done with these questions and this series as it is now; what was skipped is looked at again."""
+    def done(self, case_id: str) -> bool:
+        """Whether the record of a finished study is there."""
         try:
             values = json.loads((self.folder(case_id) / "findings.json").read_text(encoding="utf-8"))
-        except (FileNotFoundError, json.JSONDecodeError):
+        except (FileNotFoundError, NotADirectoryError, ValueError):
             return False
-        same = values.get("bundle", {}).get("sha256") == bundle.sha256 and values.get("series") == self._series(entry)
-        same = same and values.get("asked") == self.asked
-        return bool(same and values.get("status") == "done")
+        return bool(values.get("status") == "done")
 
     def write(self, case_id: str, values: Mapping[str, Any], result: CaseResult | None) -> None:
-        """One study: heat maps first, then `findings.json`."""
-        folder = self.folder(case_id)
-        shutil.rmtree(folder, ignore_errors=True)
-        (folder / "heatmaps").mkdir(parents=True)
+        """One study: built beside its place and moved there whole; what lay there before goes."""
+        folder, part = self.folder(case_id), self.out / "studies" / f".{case_id}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        (part / "heatmaps").mkdir(parents=True)
         for answer in result.findings if result else ():
             if answer.heat is not None and answer.heat_geometry is not None:
-                write_nifti(answer.heat, answer.heat_geometry, folder / _heat_name(answer))
-        replace_text(folder / "findings.json", json.dumps(values, indent=1) + "\n")
+                write_nifti(answer.heat, answer.heat_geometry, part / _heat_name(answer))
+        replace_text(part / "findings.json", json.dumps(values, indent=1) + "\n")
+        settle(part)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
 
     def record(
-        self, case_id: str, bundle: Bundle, status: str, reasons: Sequence[Reason], entry: Entry | None, result: CaseResult | None
+        self,
+        case_id: str,
+        bundle: Bundle,
+        status: str,
+        reasons: Sequence[Reason],
+        series: Mapping[str, Any] | None,
+        result: CaseResult | None,
     ) -> dict[str, Any]:
-        """The content of `findings.json`."""
+        """The content of `findings.json`; `series` as `series_record` tells it."""
         return {
             "schema": SCHEMA,
             "case_id": case_id,
@@ -97,36 +106,19 @@ class ResultsFolder:
             "research_use": RESEARCH_USE,
             "bundle": {"name": bundle.name, "sha256": bundle.sha256, "contract": bundle.contract.hash},
             "asked": self.asked,
+            "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
             "status": status,
             "reasons": _reasons(reasons),
-            "series": self._series(entry),
+            "series": dict(series) if series else None,
             "regions": [_region(r) for r in result.regions.values()] if result else [],
             "findings": [_finding(f) for f in result.findings] if result else [],
             "risk": dict(result.risk) if result and result.risk else None,
             "timings_s": result.timings_s if result else {},
         }
 
-    def _series(self, entry: Entry | None) -> dict[str, Any] | None:
-        if entry is None:
-            return None
-        grid = entry.geometry
-        return {
-            "key": self.case_id(entry.key),
-            "modality": entry.modality,
-            "n_files": entry.n_files,
-            "verdict": entry.verdict,
-            "reasons": _reasons(entry.reasons),
-            "shape_dhw": list(grid.shape_dhw) if grid else None,
-            "spacing_mm": [round(s, 4) for s in grid.spacing_mm] if grid else None,
-            "affine_lps": grid.affine_lps.tolist() if grid else None,
-            "why": entry.why,
-        }
-
-    def remember(self, sources: Mapping[str, Mapping[str, str]]) -> None:
-        """Add to `sources.json`, readable by the owner only."""
-        path = self.out / "sources.json"
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        replace_text(path, json.dumps({**known, **sources}, indent=1) + "\n", mode=0o600)
+    def places(self, sources: Mapping[str, Mapping[str, str]]) -> None:
+        """Write `sources.json`, readable by the owner only: where each study lies."""
+        replace_text(self.out / "sources.json", json.dumps(sources, indent=1) + "\n", mode=0o600)
 
     def tables(self) -> int:
         """Write `results.csv` and `results.parquet` from every study in the folder; returns the rows."""
@@ -145,6 +137,23 @@ class ResultsFolder:
         with whole(self.out / "results.parquet") as part:
             frame.to_parquet(part, index=False)
         return len(rows)
+
+
+def series_record(entry: Entry, key: bytes) -> dict[str, Any]:
+    """What is told of the series used: plain values, no identifiers; its own key only as a hash keyed by `key`."""
+    grid = entry.geometry
+    return {
+        "key": keyed_id(key, entry.key),
+        "modality": entry.modality,
+        "n_files": entry.n_files,
+        "verdict": entry.verdict,
+        "reasons": _reasons(entry.reasons),
+        "shape_dhw": list(grid.shape_dhw) if grid else None,
+        "spacing_mm": [round(s, 4) for s in grid.spacing_mm] if grid else None,
+        "affine_lps": grid.affine_lps.tolist() if grid else None,
+        "why": entry.why,
+        "facts": {name: entry.facts[name] for name in SCANNER_FACTS if name in entry.facts},
+    }
 
 
 def _reasons(reasons: Sequence[Reason]) -> list[dict[str, str]]:

@@ -1,0 +1,257 @@
+"""What child processes are sent to do: find studies, read them, make objects for the PACS."""
+
+from __future__ import annotations
+
+import queue
+import shutil
+import threading
+from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medvl.batch.hand import ChildError, Hand, Here, KilledError
+from medvl.batch.inputs import Input, queried
+from medvl.batch.ledger import Case, Claimed, Ended
+from medvl.batch.reading import ready
+from medvl.batch.tables import Sending, State
+from medvl.errors import InputError
+from medvl.inference.predictor import Predictor
+from medvl.network.address import WebAddress
+from medvl.records import Reason
+
+if TYPE_CHECKING:
+    from medvl.batch.run import Run
+
+_AGAIN = (State.skipped, State.failed)
+
+
+class Errands:
+    """The jobs of a run's child processes, handed out one by one.
+
+    Args:
+        run: whose they are.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._inputs: queue.SimpleQueue[Input] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._open = 0  # inputs whose studies are not yet in the ledger
+        self._making: set[str] = set()
+        self._failed_to_make: Counter[str] = Counter()
+        self.under_way = threading.Semaphore(run.options.readers + 2 * run.options.batch)
+        self.over, self.idle = threading.Event(), threading.Event()
+        self.seen: dict[str, str] = {}  # id to status of a study that was done before this run, empty else
+        self.answers = _answers(run.predictor)
+        self.finished_input: dict[Path, list[str]] = defaultdict(list)
+
+    def put(self, source: Input) -> None:
+        """One more input."""
+        with self._lock:
+            self._open += 1
+        self._inputs.put(source)
+
+    def finished(self) -> bool:
+        """Whether nothing is left for this process: no input, no study, no object."""
+        if self._open or self._making:
+            return False
+        counts = self._run.ledger.counts()
+        if counts[State.queued] or self._run.ledger.mine():
+            return False
+        return not (self._run.options.kinds and self._run.dues.unmade(1))
+
+    def step(self, hand: Hand | Here) -> bool:
+        """Do one errand; False when there is none."""
+        return self._find(hand) or self._read(hand) or self._make(hand)
+
+    # Finding
+
+    def _find(self, hand: Hand | Here) -> bool:
+        try:
+            source = self._inputs.get_nowait()
+        except queue.Empty:
+            return False
+        try:
+            with self._run.meter.stage("find studies"):
+                if isinstance(source, WebAddress):
+                    self._query(source)
+                else:
+                    self._look(hand, source)
+        finally:
+            with self._lock:
+                self._open -= 1
+        return True
+
+    def _look(self, hand: Hand | Here, path: Path) -> None:
+        try:
+            told, _ = hand.ask({"op": "find", "path": str(path)}, self._run.options.limits.find_s)
+        except (InputError, KilledError) as error:
+            state = State.skipped if isinstance(error, InputError) else State.failed
+            self._unfit(f"input:{path.resolve()}", {"path": str(path.resolve())}, state, Reason(error.code, error.message))
+            return
+        except ChildError as error:
+            reason = Reason("internal_error", str(error))
+            self._unfit(f"input:{path.resolve()}", {"path": str(path.resolve())}, State.failed, reason)
+            return
+        self._enter([(study["identity"], _case(study)) for study in told["studies"]])
+
+    def _query(self, address: WebAddress) -> None:
+        block: list[tuple[str, Case]] = []
+        try:
+            for found in queried(address, self._run.options.access):
+                block.append((found.identity, found.case))
+                if len(block) == 200:
+                    self._enter(block)
+                    block = []
+        except InputError as error:
+            source = {"dicomweb": f"dicomweb+{address.url}"}
+            self._unfit(f"input:{address.url}", source, State.failed, Reason(error.code, error.message))
+        self._enter(block)
+
+    def _unfit(self, identity: str, source: dict[str, Any], state: State, reason: Reason) -> None:
+        """An input of which no study could be told ends as one case."""
+        self._enter([(identity, Case("", source, None, None, state, reason.code, reason.message))])
+
+    def _enter(self, found: list[tuple[str, Case]]) -> None:
+        run = self._run
+        cases = [replace(case, case_id=run.folder.case_id(identity)) for identity, case in found]
+        again = (*_AGAIN, *((State.quarantined,) if run.options.retry_quarantined else ()))
+        kept = run.ledger.add(cases, self.answers, again=again)
+        lost = [case_id for case_id in kept if not run.folder.done(case_id)]
+        if lost:
+            run.ledger.anew(lost)
+        resumed = set(kept) - set(lost)
+        run.dues.owe(sorted(resumed), run.options.targets)
+        for case in cases:
+            self.seen[case.case_id] = "resumed" if case.case_id in resumed else ""
+            if case.case_id in resumed:
+                run.told(case.case_id, "resumed")
+            elif case.state != State.queued:
+                self._write_end(case)
+
+    def _write_end(self, case: Case) -> None:
+        """What finding told already: the study cannot be used."""
+        run = self._run
+        status = "skipped" if case.state == State.skipped else "failed"
+        reasons = [Reason(case.reason, case.message)]
+        run.folder.write(case.case_id, run.folder.record(case.case_id, run.predictor.bundle, status, reasons, None, None), None)
+        run.told(case.case_id, str(case.state), case.reason)
+
+    # Reading
+
+    def _read(self, hand: Hand | Here) -> bool:
+        if not self.under_way.acquire(blocking=False):
+            return False
+        run = self._run
+        claimed = run.ledger.claim(attempts=run.options.limits.attempts)
+        if claimed is None:
+            self.under_way.release()
+            return False
+        self.seen.setdefault(claimed.case_id, "")
+        try:
+            self._read_one(hand, claimed)
+        except Exception:
+            self.under_way.release()
+            raise
+        return True
+
+    def _read_one(self, hand: Hand | Here, claimed: Claimed) -> None:
+        run, limits = self._run, self._run.options.limits
+        spool = run.folder.out / "spool" / claimed.case_id
+        job = {
+            "op": "read",
+            "source": claimed.source,
+            "series": claimed.series,
+            "spool": str(spool),
+            "study_bytes": limits.study_bytes,
+        }
+        try:
+            with run.meter.stage("read and prepare"):
+                told, arrays = hand.ask(job, limits.study_s)
+            run.ready(ready(claimed, told, arrays))
+            return
+        except InputError as error:
+            if error.code == "pacs_unreachable":
+                self._later(claimed, error.code, error.message, 5.0 * claimed.attempts)
+            else:
+                run.ends(claimed.case_id, Ended(State.skipped, error.code, error.message, series=claimed.series))
+        except KilledError as error:
+            if not run.stop.set:
+                self._later(claimed, error.code, error.message)
+        except ChildError as error:
+            run.ends(claimed.case_id, Ended(State.failed, "internal_error", str(error), series=claimed.series))
+        shutil.rmtree(spool, ignore_errors=True)
+        self.under_way.release()
+
+    def _later(self, claimed: Claimed, code: str, message: str, wait_s: float = 0.0) -> None:
+        """Another try, or the end of them."""
+        run = self._run
+        state = run.ledger.back(claimed.case_id, run.options.limits.attempts, code, message, wait_s)
+        if state == State.quarantined:
+            reasons = [Reason(code, message)]
+            record = run.folder.record(claimed.case_id, run.predictor.bundle, "failed", reasons, claimed.series, None)
+            run.folder.write(claimed.case_id, record, None)
+            run.told(claimed.case_id, str(state), code)
+
+    # Making objects
+
+    def _make(self, hand: Hand | Here) -> bool:
+        run = self._run
+        if not run.options.kinds:
+            return False
+        with self._lock:
+            due = [row for row in run.dues.unmade(len(self._making) + 1) if row[0] not in self._making]
+            if not due:
+                return False
+            case_id, source, _ = due[0]
+            self._making.add(case_id)
+        try:
+            with run.meter.stage("make objects"):
+                self._make_one(hand, case_id, source)
+        finally:
+            with self._lock:
+                self._making.discard(case_id)
+        return True
+
+    def _make_one(self, hand: Hand | Here, case_id: str, source: dict[str, Any]) -> None:
+        run, study = self._run, self._run.folder.folder(case_id)
+        job = {
+            "op": "objects",
+            "source": source,
+            "study": str(study),
+            "out": str(study / "dicom"),
+            "kinds": list(run.options.kinds),
+        }
+        reason: Reason | None = None
+        made: list[dict[str, Any]] = []
+        try:
+            told, _ = hand.ask(job, run.options.limits.study_s)
+            made = told["objects"]
+        except InputError as error:
+            reason = Reason(error.code, error.message)
+        except KilledError as error:
+            self._failed_to_make[case_id] += 1
+            if run.stop.set or self._failed_to_make[case_id] < run.options.limits.attempts:
+                return
+            reason = Reason(error.code, error.message)
+        except ChildError as error:
+            reason = Reason("internal_error", str(error))
+        run.dues.made(case_id, made)
+        if reason is not None:
+            for target in run.options.targets:
+                run.dues.sent(case_id, target, Sending.refused, reason.code, reason.message)
+            run.told(case_id, "no objects", reason.code)
+        shutil.rmtree(run.folder.out / "spool" / case_id, ignore_errors=True)
+
+
+def _case(study: dict[str, Any]) -> Case:
+    if "reason" in study:
+        return Case("", study["source"], None, None, State.skipped, study["reason"], study["message"])
+    return Case("", study["source"], study["series"], study["fingerprint"])
+
+
+def _answers(predictor: Predictor) -> str:
+    """What a study was asked by whom: hashes of the bundle and of a user's questions."""
+    asked = predictor.asked
+    return predictor.bundle.sha256[:32] + (asked["sha256"][:32] if asked else "")

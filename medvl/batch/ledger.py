@@ -1,0 +1,308 @@
+"""One durable record a study, shared by all who work on a results folder: nothing is lost, and no study has two owners.
+
+An embedded SQLite file in WAL mode by default; a PostgreSQL address for workers on several machines. Both go through
+SQLAlchemy, so there is one way of doing each thing. Every change is one transaction.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
+
+from medvl.batch.dues import enter
+from medvl.batch.owner import lives, me
+from medvl.batch.tables import ENDS, SCHEMA, Sending, State, about, deliveries, events, metadata, note, studies
+from medvl.errors import ConfigError
+
+LEASE_S = 60.0
+BUSY_S = 60.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A study as it was found.
+
+    Args:
+        case_id: keyed hash.
+        source: where it lies; what a reader needs to find it again. May hold identifiers.
+        series: record of the series to use, None where it is known only once the study was fetched.
+        fingerprint: of what was found; another one means that the study changed.
+        state: an end where finding it already told that it cannot be used.
+        reason, message: of such an end.
+    """
+
+    case_id: str
+    source: Mapping[str, Any]
+    series: Mapping[str, Any] | None = None
+    fingerprint: str | None = None
+    state: State = State.queued
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A study that the holder now works on."""
+
+    case_id: str
+    source: dict[str, Any]
+    series: dict[str, Any] | None
+    attempts: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a study ended, and what is known of it then; `source` and `series` where reading told more of them."""
+
+    state: State
+    reason: str = ""
+    message: str = ""
+    pixels: str | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)
+    source: Mapping[str, Any] | None = None
+    series: Mapping[str, Any] | None = None
+
+
+class Ledger:
+    """The ledger of one results folder, opened by one process; threads may share it.
+
+    Args:
+        place: file of the embedded database (made with mode 0600), or the address of a server, ``postgresql://...``.
+        lease_s: how long a study belongs to a holder who gives no sign of life.
+
+    Raises:
+        ConfigError: a ledger of another version, or a server without its driver.
+    """
+
+    def __init__(self, place: Path | str, *, lease_s: float = LEASE_S) -> None:
+        self.owner, self.lease_s = me(), lease_s
+        self._engine = _engine(place)
+        with self.writing() as db:
+            metadata.create_all(db)
+            told = db.execute(sa.select(about.c.value).where(about.c.name == "schema")).scalar()
+            if told is None:
+                db.execute(about.insert().values(name="schema", value=str(SCHEMA)))
+            elif told != str(SCHEMA):
+                raise ConfigError(f"the ledger has schema {told}, this medvl writes {SCHEMA}; use a new --out folder")
+
+    def __enter__(self) -> Ledger:
+        """Opened."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Close the connections."""
+        self._engine.dispose()
+
+    def reading(self) -> Connection:
+        """A connection to look with."""
+        return self._engine.connect()
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction that holds the right to write from its start."""
+        with self._engine.execution_options(writes=True).begin() as db:
+            if db.dialect.name == "postgresql":
+                db.execute(sa.text("SELECT pg_advisory_xact_lock(7305241)"))
+            yield db
+
+    def add(self, cases: Sequence[Case], answers: str, *, again: Sequence[State] = (State.skipped, State.failed)) -> list[str]:
+        """Enter studies as they were found; returns the ids of those that are done already and stay as they are.
+
+        Args:
+            cases: found.
+            answers: hash of the bundle and its questions; a study done by another one is queued again.
+            again: ends that are tried anew although nothing changed.
+        """
+        kept: list[str] = []
+        now = time.time()
+        with self.writing() as db:
+            top = db.execute(sa.select(sa.func.coalesce(sa.func.max(studies.c.position), 0))).scalar_one()
+            for number, case in enumerate(cases, start=1):
+                known = db.execute(sa.select(studies).where(studies.c.case_id == case.case_id)).mappings().first()
+                if known is None:
+                    db.execute(studies.insert().values(_row(case, answers, now) | {"position": top + number}))
+                elif not _changed(known, case, answers) and known["state"] not in again:
+                    kept += [case.case_id] if known["state"] == State.done else []
+                    db.execute(studies.update().where(studies.c.case_id == case.case_id).values(source=dict(case.source)))
+                elif known["state"] != State.running:
+                    db.execute(studies.update().where(studies.c.case_id == case.case_id).values(_row(case, answers, now)))
+        return kept
+
+    def claim(self, *, attempts: int) -> Claimed | None:
+        """The next study that nobody works on; it then belongs to this process until it ends, or its lease does.
+
+        Args:
+            attempts: a study that was begun so often and never ended is quarantined instead.
+        """
+        now = time.time()
+        with self.writing() as db:
+            self._free(db, now, attempts)
+            free = (studies.c.state == State.queued) & (studies.c.not_before <= now)
+            row = db.execute(sa.select(studies).where(free).order_by(studies.c.position).limit(1)).mappings().first()
+            if row is None:
+                return None
+            db.execute(
+                studies.update()
+                .where(studies.c.case_id == row["case_id"])
+                .values(
+                    state=State.running,
+                    owner=self.owner,
+                    lease_until=now + self.lease_s,
+                    attempts=row["attempts"] + 1,
+                    started_at=now,
+                )
+            )
+            return Claimed(row["case_id"], row["source"], row["series"], row["attempts"] + 1)
+
+    def _free(self, db: Connection, now: float, attempts: int) -> None:
+        """Take studies back from holders that died, or of which nothing was heard; those that killed too many are set aside."""
+        held = db.execute(
+            sa.select(studies).where((studies.c.state == State.running) & (studies.c.owner != self.owner))
+        ).mappings()
+        for row in held.all():
+            alive = lives(row["owner"])
+            if alive or (alive is None and row["lease_until"] > now):
+                continue
+            self._back(db, row, attempts, "worker_died", "the process that worked on it died; nothing was delivered")
+
+    def _back(self, db: Connection, row: Any, attempts: int, reason: str, message: str, wait_s: float = 0.0) -> State:
+        tried_out = row["attempts"] >= attempts
+        state = State.quarantined if tried_out else State.queued
+        values: dict[str, Any] = {"state": state, "owner": None, "reason": reason, "message": message}
+        values |= {"ended_at": time.time()} if tried_out else {"not_before": time.time() + wait_s if wait_s else 0.0}
+        db.execute(studies.update().where(studies.c.case_id == row["case_id"]).values(**values))
+        note(db, row["case_id"], "quarantined" if tried_out else "queued again", reason)
+        return state
+
+    def beat(self) -> None:
+        """Say that this process lives: its studies and deliveries stay its own."""
+        until = time.time() + self.lease_s
+        with self.writing() as db:
+            mine = (studies.c.owner == self.owner) & (studies.c.state == State.running)
+            db.execute(studies.update().where(mine).values(lease_until=until))
+            ours = (deliveries.c.owner == self.owner) & (deliveries.c.state == Sending.waiting)
+            db.execute(deliveries.update().where(ours).values(lease_until=until))
+
+    def end(self, case_id: str, how: Ended, targets: Sequence[str] = ()) -> bool:
+        """A study ends, and with it what has to be sent where is entered; False when it no longer belongs to this process."""
+        with self.writing() as db:
+            mine = (studies.c.case_id == case_id) & (studies.c.owner == self.owner) & (studies.c.state == State.running)
+            values = {
+                "state": how.state,
+                "reason": how.reason,
+                "message": how.message,
+                "pixels": how.pixels,
+                "timings": dict(how.timings),
+                "owner": None,
+                "objects": None,
+                "ended_at": time.time(),
+            }
+            values |= {"source": dict(how.source)} if how.source is not None else {}
+            values |= {"series": dict(how.series)} if how.series is not None else {}
+            if db.execute(studies.update().where(mine).values(**values)).rowcount == 0:
+                return False
+            note(db, case_id, how.state, how.reason)
+            if how.state == State.done:
+                db.execute(deliveries.delete().where(deliveries.c.case_id == case_id))
+                enter(db, case_id, targets)
+        return True
+
+    def back(self, case_id: str, attempts: int, reason: str, message: str, wait_s: float = 0.0) -> State:
+        """Put a study back into the queue, or set it aside when it was begun `attempts` times; returns where it is now."""
+        with self.writing() as db:
+            row = db.execute(sa.select(studies).where(studies.c.case_id == case_id)).mappings().one()
+            return self._back(db, row, attempts, reason, message, wait_s)
+
+    def anew(self, case_ids: Sequence[str]) -> None:
+        """Queue studies again that had ended, such as those whose results are gone."""
+        with self.writing() as db:
+            ended = studies.c.case_id.in_(case_ids) & studies.c.state.in_([str(state) for state in ENDS])
+            db.execute(studies.update().where(ended).values(state=State.queued, attempts=0, objects=None, ended_at=None))
+
+    def untouched(self, case_ids: Sequence[str]) -> None:
+        """Put studies back as if they had not been begun: the run stops for a reason that is not theirs."""
+        with self.writing() as db:
+            mine = studies.c.case_id.in_(case_ids) & (studies.c.owner == self.owner) & (studies.c.state == State.running)
+            db.execute(studies.update().where(mine).values(state=State.queued, owner=None, attempts=studies.c.attempts - 1))
+
+    def studies(self) -> list[dict[str, Any]]:
+        """All studies in the order in which they were found."""
+        with self.reading() as db:
+            return [dict(r) for r in db.execute(sa.select(studies).order_by(studies.c.position)).mappings()]
+
+    def events(self) -> list[dict[str, Any]]:
+        """What happened, in order."""
+        with self.reading() as db:
+            return [dict(r) for r in db.execute(sa.select(events).order_by(events.c.number)).mappings()]
+
+    def counts(self) -> dict[str, int]:
+        """Studies by state."""
+        with self.reading() as db:
+            rows = db.execute(sa.select(studies.c.state, sa.func.count()).group_by(studies.c.state)).all()
+        return dict.fromkeys(map(str, State), 0) | {str(state): n for state, n in rows}
+
+    def mine(self) -> list[str]:
+        """Ids of the studies that belong to this process."""
+        with self.reading() as db:
+            query = sa.select(studies.c.case_id).where((studies.c.owner == self.owner) & (studies.c.state == State.running))
+            return list(db.execute(query).scalars())
+
+
+def _row(case: Case, answers: str, now: float) -> dict[str, Any]:
+    """A study that starts anew."""
+    return {
+        "case_id": case.case_id,
+        "state": case.state,
+        "attempts": 0,
+        "source": dict(case.source),
+        "series": dict(case.series) if case.series is not None else None,
+        "fingerprint": case.fingerprint,
+        "answers": answers,
+        "reason": case.reason,
+        "message": case.message,
+        "owner": None,
+        "not_before": 0.0,
+        "queued_at": now,
+        "started_at": None,
+        "ended_at": now if case.state in ENDS else None,
+        "timings": None,
+        "pixels": None,
+        "objects": None,
+    }
+
+
+def _changed(known: Any, case: Case, answers: str) -> bool:
+    same = case.fingerprint is None or known["fingerprint"] is None or known["fingerprint"] == case.fingerprint
+    return not same or known["answers"] != answers
+
+
+def _engine(place: Path | str) -> Engine:
+    if isinstance(place, str):
+        try:
+            return sa.create_engine(place.replace("postgresql://", "postgresql+psycopg://", 1), pool_pre_ping=True)
+        except ModuleNotFoundError as error:
+            raise ConfigError("a ledger on a server needs its driver: pip install 'medvl[server]'") from error
+    place.parent.mkdir(parents=True, exist_ok=True)
+    os.close(os.open(place, os.O_CREAT | os.O_RDWR, 0o600))
+    engine = sa.create_engine(f"sqlite:///{place}", connect_args={"timeout": BUSY_S, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def _set_up(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # transactions begin where we say so
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+
+    @event.listens_for(engine, "begin")
+    def _begin(db: Connection) -> None:
+        db.exec_driver_sql("BEGIN IMMEDIATE" if db.get_execution_options().get("writes", False) else "BEGIN")
+
+    return engine

@@ -1,0 +1,77 @@
+"""The command's skeleton: its groups, and the arguments that several verbs share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medvl.errors import ConfigError
+
+app = typer.Typer(
+    name="medvl",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Findings with evidence from 3D CT.  \nResearch software: not a medical device, not for diagnosis or treatment.",
+    epilog="Exit codes: 0 all done, 1 crash, 2 wrong arguments, config or bundle, 3 input refused or cases skipped.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+bundle_app = typer.Typer(no_args_is_help=True, help="List and verify model bundles: weights with all that is needed to use them.")
+app.add_typer(bundle_app, name="bundle")
+index_app = typer.Typer(no_args_is_help=True, help="Build and keep indexes of cases, which `medvl search` searches.")
+app.add_typer(index_app, name="index")
+findings_app = typer.Typer(no_args_is_help=True, help="Your own findings lists: check one against a bundle, calibrate one.")
+app.add_typer(findings_app, name="findings")
+
+
+class Device(StrEnum):
+    """Where the model runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+class Parallel(StrEnum):
+    """How weights are held when several processes train."""
+
+    ddp = "ddp"
+    fsdp = "fsdp"
+
+
+class Vectors(StrEnum):
+    """Which vectors of a case."""
+
+    image = "image"
+    report = "report"
+
+
+class Format(StrEnum):
+    """File format of phantom volumes."""
+
+    dicom = "dicom"
+    nifti = "nifti"
+
+
+BundleOption = Annotated[str, typer.Option("--bundle", "-b", metavar="NAME|DIR", help="A built-in bundle, or a bundle folder.")]
+OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to; made when missing.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout instead of text.")]
+
+
+IndexArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder that `medvl index build` wrote.")]
+
+
+def examples(*lines: str) -> str:
+    """Markdown that shows each command on a line of its own."""
+    return "Examples:  \n" + "  \n".join(f"`{line}`" for line in lines)
+
+
+def existing(*paths: Path) -> None:
+    """Stop before any work when an input is not there."""
+    for path in paths:
+        if not path.exists():
+            raise ConfigError(f"no such file or folder: {path}; check the spelling and whether the disk is mounted")

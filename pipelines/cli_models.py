@@ -1,0 +1,310 @@
+"""Verbs for models and cohorts: phantoms, training, embedding, evaluation, search, drafts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medvl.errors import ConfigError
+
+from .cli_app import (
+    BundleOption,
+    Device,
+    Format,
+    IndexArgument,
+    JsonOption,
+    OutOption,
+    Parallel,
+    Vectors,
+    app,
+    examples,
+    existing,
+)
+
+
+def _list_recipes(value: bool) -> None:
+    if value:
+        from .built_in import recipes
+
+        for name, summary in recipes().items():
+            typer.echo(f"{name}: {summary}")
+        raise typer.Exit
+
+
+@app.command(epilog=examples("medvl phantom --out cohort --n 20", "medvl phantom --out cohort --n 5 --format nifti --seed 11"))
+def phantom(
+    out: OutOption,
+    *,
+    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Number of patients.")] = 20,
+    seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same cohort.")] = 7,
+    formats: Annotated[
+        list[Format] | None, typer.Option("--format", metavar="dicom|nifti", help="May be repeated; dicom when not given.")
+    ] = None,
+    start: Annotated[int, typer.Option(metavar="N", min=0, help="Number of the first patient.")] = 0,
+    masks: Annotated[bool, typer.Option("--masks", help="Also write a NIfTI mask for each finding.")] = False,
+) -> None:
+    """Write a cohort of synthetic contrast CT studies with reports, outcomes and the truth beside them."""
+    from . import phantom as verb
+
+    chosen = tuple(dict.fromkeys(fmt.value for fmt in formats or [Format.dicom]))
+    verb.run(out, n=n, seed=seed, formats=chosen, start=start, masks=masks)
+
+
+@app.command(
+    epilog=examples(
+        "medvl train --list",
+        "medvl train renalclip-small --out runs/first --dry-run",
+        "medvl train renalclip-small --out runs/first",
+        "medvl train cardiac-clip-small --out runs/longer --set stages.masked.steps=6000",
+        "medvl train medslip-small --out runs/ours --table studies.csv",
+        "torchrun --nproc-per-node 2 --no-python medvl train renalclip-small --out runs/two",
+    )
+    + "\n\nFurther exit codes: 4 a stage diverged; 130 Ctrl-C and 143 SIGTERM, after which the same command goes on."
+)
+def train(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A recipe file, or the name of a built-in recipe (--list).")],
+    out: OutOption,
+    *,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key; may be repeated.")
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Studies and reports to learn from, instead of the recipe's phantoms.")
+    ] = None,
+    places: Annotated[
+        str | None, typer.Option(metavar="BUNDLE", help="Bundle whose localiser finds regions in the table's scans.")
+    ] = None,
+    device: Annotated[
+        Device, typer.Option(metavar="auto|cpu|cuda", help="auto takes a CUDA device where there is one.")
+    ] = Device.auto,
+    parallel: Annotated[
+        Parallel, typer.Option(metavar="ddp|fsdp", help="Under torchrun: weights copied to each process, or sharded.")
+    ] = Parallel.ddp,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Threads of each process; default: torch decides.")
+    ] = None,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(metavar="MINUTES", min=0, help="Time between checkpoints; 0 writes one after every step.")
+    ] = 2.0,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write the curves for TensorBoard, in each stage's folder.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show stages, sizes and cohorts; train and write nothing.")] = False,
+    listed: Annotated[
+        bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="Name the built-in recipes.")
+    ] = False,
+) -> None:
+    """Train as a recipe says, stage by stage; run again, it goes on where it stopped."""
+    _well_formed(overrides or [])
+    if table is not None:
+        existing(table)
+    from . import train as verb
+
+    raise typer.Exit(
+        verb.run(
+            config,
+            out,
+            overrides or [],
+            table,
+            places,
+            device=device.value,
+            parallel=parallel.value,
+            threads=threads,
+            checkpoint_minutes=checkpoint_minutes,
+            tensorboard=tensorboard,
+            dry_run=dry_run,
+        )
+    )
+
+
+@app.command(
+    epilog=examples(
+        "medvl embed phantom-demo --out runs/embedded/test",
+        "medvl embed phantom-demo --split train --crops runs/cohorts --out runs/embedded/train",
+        "medvl embed runs/ours/bundle --table studies.csv --out embedded",
+    )
+)
+def embed(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A built-in bundle, or a bundle folder.")],
+    out: OutOption,
+    *,
+    split: Annotated[str, typer.Option(metavar="NAME", help="Which phantoms: train, validation or test.")] = "test",
+    table: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Your studies and reports instead; every split gets a folder in DIR.")
+    ] = None,
+    crops: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Crops around the true centres, built or found here, instead of scans.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N patients.")] = None,
+) -> None:
+    """Write what a bundle makes of a cohort (embeddings, scores, reports, truth): the input of evaluate, index and heads."""
+    if table is not None:
+        existing(table)
+    from . import embed as verb
+
+    raise typer.Exit(verb.run(bundle, out, split=split, table=table, crops=crops, limit=limit))
+
+
+@app.command(
+    epilog=examples(
+        "medvl evaluate phantom-demo --out runs/evaluation",
+        "medvl evaluate --protocol list",
+        "medvl evaluate runs/ours/bundle --protocol reports-held-out --embedded embedded/test --training embedded/train",
+        "medvl evaluate runs/b/bundle --embedded b/test --against runs/a/bundle=a/test",
+    )
+    + "\n\nFurther exit code: 5 a case of the cohort is in a training split too; results are written all the same."
+)
+def evaluate(
+    bundle: Annotated[str | None, typer.Argument(metavar="BUNDLE", help="A built-in bundle, or a bundle folder.")] = None,
+    *,
+    protocol: Annotated[
+        str, typer.Option(metavar="NAME|FILE|list", help="What is measured; list names the built-in protocols.")
+    ] = "phantom-held-out",
+    embedded: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="What medvl embed wrote; default: the bundle's own phantoms, embedded now.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option(metavar="BUNDLE[=DIR]", help="A second model on the same patients, with its embedded folder.")
+    ] = None,
+    training: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="Embedded patients of other splits, to look for leaks; may be repeated."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write report.html, report.md and results.json here.")
+    ] = None,
+    draws: Annotated[int | None, typer.Option(metavar="N", min=100, help="Bootstrap draws, instead of the protocol's.")] = None,
+    limit: Annotated[int | None, typer.Option(metavar="N", min=2, help="Only the first N phantoms.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a bundle as a protocol says: findings, retrieval, survival, subgroups, leaks, all with intervals over patients."""
+    from . import evaluate as verb
+
+    if protocol == "list":
+        raise typer.Exit(verb.list_protocols())
+    if bundle is None:
+        raise ConfigError("name the bundle to evaluate, such as medvl evaluate phantom-demo")
+    existing(*([embedded] if embedded else []), *(training or []))
+    raise typer.Exit(
+        verb.run(
+            bundle,
+            protocol=protocol,
+            embedded=embedded,
+            against=against,
+            training=training or (),
+            out=out,
+            draws=draws,
+            limit=limit,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command(
+    epilog=examples(
+        "medvl draft study/ --bundle phantom-demo --reports embedded/train",
+        "medvl draft results/studies/0a1b2c3d4e5f --bundle phantom-demo --out draft",
+    )
+)
+def draft(
+    source: Annotated[
+        Path, typer.Argument(metavar="STUDY|RESULT", help="One study, or a study's folder of what `medvl infer` wrote.")
+    ],
+    bundle: BundleOption,
+    reports: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Reports to take sentences from: what `medvl embed` wrote of a cohort.")
+    ] = None,
+    captioner: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A trained captioner; default: the bundle's, where it has one.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write draft.txt and draft.json here.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Draft a report of one study: each sentence with the finding and evidence it rests on. Never a report by itself."""
+    existing(source, *(path for path in (reports, captioner) if path))
+    from . import draft as verb
+
+    raise typer.Exit(verb.run(source, bundle=bundle, reports=reports, captioner=captioner, out=out, as_json=as_json))
+
+
+@app.command(epilog=examples("medvl demo", "medvl demo --n 2 --no-view"))
+def demo(
+    out: OutOption = Path("demo"),
+    n: Annotated[int, typer.Option("--n", metavar="N", min=1, help="Number of phantom patients.")] = 6,
+    view: Annotated[bool, typer.Option("--view/--no-view", help="Open the viewer page at the end.")] = True,
+) -> None:
+    """From nothing to findings: write phantom studies as DICOM, run the bundled model, print the table, open the viewer."""
+    from . import demo as verb
+
+    raise typer.Exit(verb.run(out, n=n, view_page=view))
+
+
+@app.command(
+    epilog=examples(
+        "medvl search cases --like P0012/kidney_left --filter 'phase=venous age>=60'",
+        "medvl search cases --text 'Solid mass in the upper pole of the left kidney.' --bundle phantom-demo",
+        "medvl search cases --like P0012/kidney_left --among report --k 3 --show-text",
+    )
+)
+def search(
+    index: IndexArgument,
+    *,
+    text: Annotated[str | None, typer.Option(metavar="TEXT", help="Search by words; needs --bundle.")] = None,
+    bundle: Annotated[
+        str | None, typer.Option("--bundle", "-b", metavar="NAME|DIR", help="The bundle that made the index.")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(metavar="PATIENT/REGION", help="Search by a case of the index; its patient and duplicates are left out."),
+    ] = None,
+    asks: Annotated[Vectors, typer.Option(metavar="image|report", help="Which vector of that case asks.")] = Vectors.image,
+    among: Annotated[Vectors, typer.Option(metavar="image|report", help="Which vectors are searched.")] = Vectors.image,
+    where: Annotated[
+        str,
+        typer.Option(
+            "--filter", metavar="CONDITIONS", help="All must hold, such as 'region=kidney_left age>=60 finding:renal_mass'."
+        ),
+    ] = "",
+    k: Annotated[int, typer.Option("--k", "-k", metavar="N", min=1, help="How many cases.")] = 10,
+    everything: Annotated[
+        bool, typer.Option("--everything", help="Do not leave out the patient's other cases, nor duplicates.")
+    ] = False,
+    literal: Annotated[
+        bool, typer.Option("--literal", help="Compare with the text alone, not with the text less its negation.")
+    ] = False,
+    show_text: Annotated[
+        bool, typer.Option("--show-text", help="Also print reports, which may hold what identifies a patient.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Find cases in an index by free text, or like one of its cases: every case that passes the filter is compared."""
+    existing(index)
+    from . import search as verb
+
+    raise typer.Exit(
+        verb.run(
+            index,
+            text=text,
+            bundle=bundle,
+            like=like,
+            asks=asks.value,
+            among=among.value,
+            where=where,
+            k=k,
+            everything=everything,
+            literal=literal,
+            show_text=show_text,
+            as_json=as_json,
+        )
+    )
+
+
+def _well_formed(overrides: Sequence[str]) -> None:
+    """Each override must read KEY=VALUE."""
+    for override in overrides:
+        key, sign, _ = override.partition("=")
+        if not sign or not key.strip():
+            raise ConfigError(f"--set takes KEY=VALUE, such as --set attributes.steps=6000; got {override!r}")

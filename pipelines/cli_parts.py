@@ -1,0 +1,121 @@
+"""Verbs in groups: indexes, bundles, findings lists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_app import BundleOption, IndexArgument, JsonOption, OutOption, bundle_app, examples, existing, findings_app, index_app
+
+
+@index_app.command("build", epilog=examples("medvl index build embedded/train embedded/test --out cases"))
+def index_build(
+    folders: Annotated[list[Path], typer.Argument(metavar="EMBEDDED", help="Folders that `medvl embed` wrote.")],
+    out: OutOption,
+    *,
+    replace: Annotated[bool, typer.Option("--replace", help="Cases that are in the index already are replaced.")] = False,
+) -> None:
+    """Add embedded cohorts to an index, which is made when missing; a stop leaves whole batches only."""
+    existing(*folders)
+    from . import index as verb
+
+    raise typer.Exit(verb.build(folders, out, replace=replace))
+
+
+@index_app.command("info", epilog=examples("medvl index info cases"))
+def index_info(index: IndexArgument, *, as_json: JsonOption = False) -> None:
+    """Print how many cases an index holds, and of which model."""
+    existing(index)
+    from . import index as verb
+
+    raise typer.Exit(verb.info(index, as_json=as_json))
+
+
+@index_app.command("verify", epilog=examples("medvl index verify cases"))
+def index_verify(index: IndexArgument) -> None:
+    """Check every vector against the hash it was added with."""
+    existing(index)
+    from . import index as verb
+
+    raise typer.Exit(verb.verify(index))
+
+
+@index_app.command("delete", epilog=examples("medvl index delete cases --patient P0012"))
+def index_delete(
+    index: IndexArgument,
+    *,
+    patients: Annotated[list[str] | None, typer.Option("--patient", metavar="ID", help="May be repeated.")] = None,
+    cases: Annotated[list[str] | None, typer.Option("--case", metavar="PATIENT/REGION", help="May be repeated.")] = None,
+) -> None:
+    """Take patients or single cases out of an index, their vectors and texts included."""
+    existing(index)
+    from . import index as verb
+
+    raise typer.Exit(verb.delete(index, patients=patients or (), cases=cases or ()))
+
+
+@index_app.command("compact", epilog=examples("medvl index compact cases"))
+def index_compact(index: IndexArgument) -> None:
+    """Write an index anew without the vectors of deleted and replaced cases."""
+    existing(index)
+    from . import index as verb
+
+    raise typer.Exit(verb.compact(index))
+
+
+@bundle_app.command("list")
+def bundle_list() -> None:
+    """Name the built-in bundles."""
+    from . import bundle as verb
+
+    raise typer.Exit(verb.list_built_in())
+
+
+@bundle_app.command("verify", epilog=examples("medvl bundle verify phantom-demo"))
+def bundle_verify(
+    name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A built-in bundle, or a bundle folder.")],
+) -> None:
+    """Check every file of a bundle against its SHA-256 and its contract against its hash."""
+    from . import bundle as verb
+
+    raise typer.Exit(verb.verify(name))
+
+
+@findings_app.command("check", epilog=examples("medvl findings check mine.yaml --bundle phantom-demo"))
+def findings_check(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A findings list in YAML.")],
+    bundle: BundleOption,
+) -> None:
+    """Say what is wrong with a findings list, and which of its findings the bundle has a calibration for."""
+    existing(file)
+    from . import findings as verb
+
+    raise typer.Exit(verb.check(file, bundle))
+
+
+@findings_app.command(
+    "calibrate",
+    epilog=examples(
+        "medvl embed phantom-demo --split validation --out embedded",
+        "medvl findings calibrate mine.yaml --bundle phantom-demo --embedded embedded --out bundles/mine",
+    ),
+)
+def findings_calibrate(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A findings list in YAML.")],
+    bundle: BundleOption,
+    embedded: Annotated[
+        Path, typer.Option(metavar="DIR", help="What `medvl embed` made of validation patients with this bundle.")
+    ],
+    out: OutOption,
+    against: Annotated[str, typer.Option(metavar="said|truth", help="What reports state, or what is known otherwise.")] = "said",
+    method: Annotated[
+        str, typer.Option(metavar="platt|temperature|isotonic", help="How margins become probabilities.")
+    ] = "platt",
+) -> None:
+    """Fit probabilities and thresholds of a findings list on validation patients, and seal a new bundle with them."""
+    existing(file, embedded)
+    from . import findings as verb
+
+    raise typer.Exit(verb.calibrate(file, bundle, embedded, out, against=against, method=method))

@@ -1,0 +1,134 @@
+"""Verbs for studies: look, convert, infer, receive, deliver, view, and keep the machine that does it in order."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .cli_app import BundleOption, Device, JsonOption, OutOption, app, examples, existing
+
+
+@app.command(epilog=examples("medvl inspect study/", "medvl inspect export.zip --json"))
+def inspect(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="DICOM folder or file, zip, or NIfTI.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Show what is in SOURCE: every series, its verdict with reason codes, and which one a model would use and why."""
+    existing(source)
+    from . import inspect as verb
+
+    raise typer.Exit(verb.run(source, as_json=as_json))
+
+
+@app.command(epilog=examples("medvl convert study/ --out nifti/"))
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="DICOM folder or file, zip, or NIfTI.")],
+    out: OutOption,
+) -> None:
+    """Write one NIfTI in Hounsfield units for every series that is a volume; refused series give no file."""
+    existing(source)
+    from . import convert as verb
+
+    raise typer.Exit(verb.run(source, out))
+
+
+ReadersOption = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Processes that read and prepare studies; default: cores less one.")
+]
+TimeoutOption = Annotated[float, typer.Option("--timeout", metavar="SECONDS", min=1, help="Longest time a study may take.")]
+MemoryOption = Annotated[int, typer.Option("--memory", metavar="MB", min=256, help="Memory that reading one study may take.")]
+DicomOption = Annotated[
+    str | None,
+    typer.Option("--dicom", metavar="KINDS", help="Also make DICOM objects: sr,seg,page,pdf or some of them; all with --send."),
+]
+SendOption = Annotated[
+    list[str] | None,
+    typer.Option("--send", metavar="ADDRESS", help="Send them: dicomweb+https://host/path or dicom://AE@host:port; repeatable."),
+]
+CredentialsOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="YAML (mode 0600) with user and password, or token; default: MEDVL_DICOMWEB_* variables."),
+]
+CaOption = Annotated[Path | None, typer.Option("--ca-bundle", metavar="PEM", help="Certificate authority of the PACS.")]
+CertOption = Annotated[Path | None, typer.Option("--client-cert", metavar="PEM", help="Our certificate and key for the PACS.")]
+PlainOption = Annotated[bool, typer.Option("--allow-plain", help="Let DICOMweb run over plain http to other machines.")]
+LedgerOption = Annotated[
+    str | None, typer.Option(metavar="URL", help="Ledger on a server, postgresql://..., for workers on several machines.")
+]
+
+
+@app.command(
+    epilog=examples(
+        "medvl infer study/ --bundle phantom-demo --out results",
+        "medvl infer archive/ day2.zip ct.nii.gz list.csv -b phantom-demo -o results",
+        "medvl infer study/ -b phantom-demo -o results --findings mine.yaml",
+        "medvl infer 'dicomweb+https://pacs/dicom-web?StudyDate=today&ModalitiesInStudy=CT' -b phantom-demo -o results "
+        "--send dicomweb+https://pacs/dicom-web",
+    )
+    + "\n\nFurther exit codes: 3 some studies have a reason instead of a result, or are not sent yet; 4 the run had to stop, on "
+    "a full disk, say, and the same command goes on; 130 Ctrl-C and 143 SIGTERM likewise."
+)
+def infer(
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT", help="DICOM folders, zips, NIfTI files, DICOMweb queries, or .csv/.txt lists of these."),
+    ],
+    bundle: BundleOption,
+    out: OutOption,
+    *,
+    device: Annotated[
+        Device, typer.Option(metavar="auto|cpu|cuda", help="auto takes a CUDA device where there is one.")
+    ] = Device.auto,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Masks of the regions of one study, as TotalSegmentator names them; they replace the localiser."
+        ),
+    ] = None,
+    findings: Annotated[
+        Path | None,
+        typer.Option(metavar="YAML", help="Ask these findings; those the bundle has no calibration for get no verdict."),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain/--no-explain", help="Heat maps and deletion tests; slower with.")] = True,
+    readers: ReadersOption = None,
+    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Studies that go through the model together.")] = 4,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Run the image tower in bfloat16.")] = False,
+    timeout: TimeoutOption = 600.0,
+    memory: MemoryOption = 8192,
+    retry_quarantined: Annotated[
+        bool, typer.Option("--retry-quarantined", help="Try studies again that were set aside for taking too much.")
+    ] = False,
+    dicom: DicomOption = None,
+    send: SendOption = None,
+    credentials: CredentialsOption = None,
+    ca_bundle: CaOption = None,
+    client_cert: CertOption = None,
+    allow_plain: PlainOption = False,
+    ledger: LedgerOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run a model over studies: findings and heat maps for each, one table for all. A rerun goes on where it stopped."""
+    existing(*([masks] if masks else []), *([findings] if findings else []))
+    from . import infer as verb
+    from .station import Station
+
+    station = Station(
+        bundle, out, device.value, findings, explain, readers, batch, bf16, timeout, memory, retry_quarantined, dicom,
+        tuple(send or ()), credentials, ca_bundle, client_cert, allow_plain, ledger,
+    )  # fmt: skip
+    raise typer.Exit(verb.run(inputs, station, masks=masks, as_json=as_json))
+
+
+@app.command(epilog=examples("medvl view --results results", "medvl view --results results --port 8600 --no-browser"))
+def view(
+    results: Annotated[Path, typer.Option("--results", "-r", metavar="DIR", help="What `medvl infer` wrote.")],
+    port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="Port on this machine.")] = 8501,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+) -> None:
+    """Open the viewer page on the results of `medvl infer`; it serves this machine only."""
+    existing(results)
+    from . import view as verb
+
+    raise typer.Exit(verb.run(results, port=port, open_browser=browser))

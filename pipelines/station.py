@@ -1,0 +1,175 @@
+"""What `medvl infer` and `medvl listen` share: a loaded bundle at work on a results folder, and how the run is told."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from medvl.errors import ConfigError
+
+from .built_in import bundle_folder
+from .console import err, warn
+from .findings import prompt_cache, usable
+
+if TYPE_CHECKING:
+    from medvl.batch.inputs import Input
+    from medvl.batch.run import Run
+    from medvl.batch.summary import Summary
+    from medvl.models.localiser import Place
+
+EXIT_INCOMPLETE, EXIT_STOPPED, EXIT_INTERRUPTED, EXIT_TERMINATED = 3, 4, 130, 143
+KINDS = ("sr", "seg", "page", "pdf")
+
+
+@dataclass(frozen=True)
+class Station:
+    """How a person wants studies worked on; see the options of `medvl infer`."""
+
+    bundle: str
+    out: Path
+    device: str = "auto"
+    findings: Path | None = None
+    explain: bool = True
+    readers: int | None = None
+    batch: int = 4
+    bf16: bool = False
+    timeout_s: float = 600.0
+    memory_mb: int = 8192
+    retry_quarantined: bool = False
+    dicom: str | None = None
+    send: tuple[str, ...] = ()
+    credentials: Path | None = None
+    ca_bundle: Path | None = None
+    client_cert: Path | None = None
+    allow_plain: bool = False
+    ledger: str | None = None
+
+    def kinds(self) -> tuple[str, ...]:
+        """DICOM objects to make.
+
+        Raises:
+            ConfigError: an unknown kind.
+        """
+        if self.dicom is None:
+            return KINDS if self.send else ()
+        wanted = tuple(dict.fromkeys(part.strip() for part in self.dicom.split(",") if part.strip()))
+        strange = [kind for kind in wanted if kind not in KINDS]
+        if strange or not wanted:
+            raise ConfigError(f"--dicom {self.dicom}: give some of {','.join(KINDS)}")
+        return wanted
+
+
+def open_run(station: Station, masks: Path | None = None) -> Run:
+    """Load the bundle and open the results folder.
+
+    Raises:
+        BundleError: the bundle is not there, incomplete or altered.
+        ConfigError: a device that is not there, an address or credentials that cannot be used, or a findings list that cannot be
+            asked of the bundle.
+    """
+    folder, chosen = bundle_folder(station.bundle), _device(station.device)
+    kinds = station.kinds()
+    with err().status("loading the model"):
+        from medvl.batch.limits import Limits
+        from medvl.batch.options import Options
+        from medvl.batch.run import Run
+        from medvl.inference.masks import places_from_masks
+        from medvl.inference.predictor import Predictor
+        from medvl.models.bundle import open_bundle
+        from medvl.network.access import access_from
+        from medvl.network.address import parse
+
+        for target in station.send:
+            parse(target, allow_plain=station.allow_plain)
+        access = access_from(os.environ, station.credentials, ca_bundle=station.ca_bundle, client_cert=station.client_cert)
+        opened = open_bundle(folder)
+        given: dict[str, Place] | None = places_from_masks(masks, opened.contract.names) if masks else None
+        listed = usable(opened, station.findings) if station.findings else None
+        predictor = Predictor(opened, chosen, given, findings=listed, cache=prompt_cache(), bf16=station.bf16)
+        options = Options(
+            readers=station.readers or max(1, (os.cpu_count() or 2) - 1),
+            batch=station.batch,
+            explain=station.explain,
+            kinds=kinds,
+            targets=station.send,
+            access=access,
+            allow_plain=station.allow_plain,
+            limits=Limits(study_s=station.timeout_s, memory_mb=station.memory_mb),
+            given=given,
+            ledger=station.ledger,
+            retry_quarantined=station.retry_quarantined,
+        )
+        run = Run(predictor, station.out, options)
+    if predictor.survival is None:
+        warn("this bundle estimates no survival: it holds no survival.json")
+    return run
+
+
+def work(run: Run, inputs: Iterable[Input] = (), until: Callable[[], bool] | None = None) -> Summary:
+    """Let a run go until it ends or is told to, and leave its summary in the results folder."""
+    from medvl.batch.page import write_summary
+
+    ended = 0
+    lock = threading.Lock()
+
+    def told(case_id: str, status: str, reason: str) -> None:
+        nonlocal ended
+        with lock:
+            ended += status != "no objects"
+            warn(f"[{ended}/{max(ended, len(run.errands.seen))}] study {case_id}: {status}{f' ({reason})' if reason else ''}")
+
+    run.tell(told)
+    with _terminable():
+        summary = run.go(inputs, until=until)
+    write_summary(summary, run.folder.out, run.predictor.bundle.name)
+    if run.stop.message:
+        warn(f"stopped: {run.stop.message}")
+    return summary
+
+
+def exit_code(summary: Summary) -> int:
+    """0 when all is done and sent, 3 when something is not, 4 when the run had to stop, 130 and 143 after a signal."""
+    if summary.stopped == "interrupted":
+        return EXIT_TERMINATED if _signals else EXIT_INTERRUPTED
+    if summary.stopped:
+        return EXIT_STOPPED
+    return 0 if summary.complete else EXIT_INCOMPLETE
+
+
+_signals: list[int] = []
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does."""
+
+    def end(number: int, _frame: Any) -> None:
+        _signals.append(number)
+        raise KeyboardInterrupt
+
+    _signals.clear()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _device(wanted: str) -> str:
+    """``cuda`` or ``cpu``; auto takes CUDA where there is one."""
+    import torch
+
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "--device cuda, but PyTorch sees no CUDA device; give --device cpu or auto, or see docs/how-to/use-a-gpu.md"
+        )
+    return ("cuda" if torch.cuda.is_available() else "cpu") if wanted == "auto" else wanted
