@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydicom import DataElement, Dataset
-from pydicom.uid import UID_dictionary
+from pydicom._uid_dict import UID_dictionary
 
 from medvl import __version__
 from medvl.delivery import deidentify_rules as rules
@@ -194,7 +194,7 @@ class _Walk:
             return self._date(ds, tag, vr)
         value = self._value(ds, tag)
         if action == "descend":
-            items = [self.clean(item) for item in value] if isinstance(value, list) or hasattr(value, "__iter__") else []
+            items = [self.clean(item) for item in value or () if isinstance(item, Dataset)]
             kept = [item for item in items if not _PRIVATE_SCHEME.fullmatch(str(item.get("CodingSchemeDesignator", "")))]
             return DataElement(tag, "SQ", kept) if kept or not items else None
         if action == "uid":

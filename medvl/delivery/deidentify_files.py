@@ -15,7 +15,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID
 
 from medvl.delivery.burned_in import burned_in, face_visible
-from medvl.dicom.header import read_header, text
+from medvl.dicom.header import UNDEFINED, read_header, text
 from medvl.dicom.source import Item, Opener, list_items
 from medvl.errors import ConfigError, InputError
 from medvl.files import whole
@@ -164,6 +164,8 @@ def _image(item: Item, opener: Opener) -> tuple[bytes, UID]:
         raise InputError("index_file", "a DICOMDIR lists other files and names their patients; it is left out")
     if header.pixel_offset < 0:
         raise InputError("not_an_image", "reports, plans and contours hold free text that no rule cleans; left out")
+    if header.pixel_length != UNDEFINED and not header.deflated and header.pixel_offset + header.pixel_length > item.size:
+        raise InputError("truncated_file", "the file ends inside its pixels; copy it again")
     if not text(header.values, 0x00080016) or not text(header.values, 0x00080018):
         raise InputError("malformed_header", "the image lacks its SOP class or instance UID; export it again")
     syntax = UID(header.transfer_syntax)
