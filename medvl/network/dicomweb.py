@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,8 @@ class DicomWeb:
         fetched = Fetched(folder, dict(wanted), max_bytes)
         for uid, expected in wanted:
             if not fetched.has(uid):
-                self._retrieve(study_uid, uid, fetched)
+                with closing(fetched):
+                    self._retrieve(study_uid, uid, fetched)
                 fetched.finish(uid, expected)
         return fetched.n_files
 

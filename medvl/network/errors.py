@@ -17,7 +17,7 @@ import requests
 from medvl.errors import InputError
 
 _UID = re.compile(r"[0-9]+(?:\.[0-9]+)*")
-_TALKATIVE = ("dicomweb_client", "pynetdicom", "urllib3.connectionpool")
+_TALKATIVE = ("dicomweb_client", "pynetdicom", "retrying", "urllib3.connectionpool")
 _LATER = frozenset((408, 425, 429, 500, 502, 503, 504, 507))
 DUPLICATE, NO_ROOM = 0x0111, range(0xA700, 0xA800)
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Literal
 
@@ -69,14 +68,14 @@ class Fetched:
         elif kind == "data" and self._file is not None:
             self._n_bytes += len(data)
             if self._n_bytes > self._max_bytes:
-                self._drop()
+                self.close()
                 raise InputError(
                     "too_large", f"the images take more than {self._max_bytes} bytes; allow more, or leave this study out"
                 )
             self._first = (self._first + data)[:_MAGIC] if len(self._first) < _MAGIC else self._first
             self._file.write(data)
         elif kind == "end":
-            self._drop()
+            self.close()
             if self._first[128:] != b"DICM":
                 raise refused("the PACS sent something that is no DICOM file; check the path of the address")
             self._arrived += 1
@@ -102,11 +101,10 @@ class Fetched:
     def _path(self, number: int) -> Path:
         return self._folder / f"{number:06d}.dcm"
 
-    def _drop(self) -> None:
-        """Close the file that is arriving."""
+    def close(self) -> None:
+        """Close the file that is arriving; the next call begins its series again."""
         if self._file is not None:
-            with suppress(ValueError):
-                self._file.close()
+            self._file.close()
             self._file = None
 
 
