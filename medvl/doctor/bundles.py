@@ -53,8 +53,8 @@ def check_bundle_licence(bundle: Bundle, folder: Path) -> Check:
 
 def licence() -> str:
     """The licence of medvl, as its metadata says."""
-    told = metadata.metadata("medvl")
-    return str(told.get("License-Expression") or told.get("License") or "Apache-2.0")
+    told = metadata.metadata("medvl").json
+    return str(told.get("license_expression") or told.get("license") or "Apache-2.0")
 
 
 def check_notices() -> Iterator[Check]:

@@ -88,7 +88,7 @@ def reference_ranks(percentiles: ArrayLike, n_reference: int) -> tuple[Array, Ar
     one decimal while n is at most 500.
     """
     twice = np.round(np.asarray(percentiles, dtype=np.float64) / 100 * 2 * n_reference)
-    return twice, 2.0 * np.arange(n_reference) + 1
+    return twice, np.arange(1, 2 * n_reference, 2, dtype=np.float64)
 
 
 def against_reference(percentiles: ArrayLike, n_reference: int) -> Shift:

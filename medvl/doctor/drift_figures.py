@@ -28,7 +28,7 @@ MOST_GROUPS = 24
 def named(record: Record, row: Record) -> str:
     """What a comparison is about, in words."""
     name = record["labels"].get(row["name"], INPUTS.get(row["name"], readable(row["name"])))
-    told = {"unfamiliar": "unfamiliar regions", "distance": "distance from the training data"}.get(row["what"], name)
+    told = {"unfamiliar": "unfamiliar regions", "distance": "unlike the training data"}.get(row["what"], name)
     return f"{told}, {readable(row['region'])}" if row["region"] else told
 
 
@@ -113,10 +113,9 @@ def _boxes(rows: Sequence[Record], key: str, names: Mapping[str, str], label: st
                     y = len(lines) - 1 - lines.index((row["by"], row["group"]))
                     _box(axes, row["quantiles"], y, not row["by"])
                     if row.get("unfamiliar", {}).get("k"):
-                        said = f"{100 * row['unfamiliar']['value']:.0f} % unfamiliar"
-                        axes.text(
-                            0.99, y, said, transform=axes.get_yaxis_transform(), ha="right", va="bottom", fontsize=7, color=ORANGE
-                        )
+                        said = f"{100 * row['unfamiliar']['value']:.0f} %"
+                        place = {"transform": axes.get_yaxis_transform(), "ha": "left", "va": "center"}
+                        axes.text(1.02, y, said, fontsize=7, color=ORANGE, **place)
             first = axes is panels[0]
             axes.set_yticks(range(len(lines)), [f"{by} {group}".strip() if first else "" for by, group in reversed(lines)])
             axes.set_ylim(-0.6, len(lines) - 0.4)

@@ -101,11 +101,17 @@ def _inputs(record: Record) -> Iterator[Block]:
     caption = "Series by group: 5 to 95 % as a line, quartiles as a bar, the median as a mark. Green: all studies."
     yield Picture("inputs", picture, "Spacing and size of the series by group", caption)
     rows = [
-        (row["name"], where(row), str(row["n"]), str(row["n_against"]), p_text(row["p"]), p_text(row["p_adjusted"]))
+        (
+            figures.INPUTS.get(row["name"], readable(row["name"])),
+            where(row),
+            str(row["n"]),
+            str(row["n_against"]),
+            p_text(row["p"]),
+            p_text(row["p_adjusted"]),
+        )
         for row in record["tests"]
         if row["what"] == "input"
     ]
-    rows = [(figures.INPUTS.get(name, readable(name)), *rest) for name, *rest in rows]
     if rows:
         columns = ("input", "group", "studies", "others", "p", "adjusted p")
         caption = "Numbers: Kolmogorov-Smirnov. Scanner, kernel and the like: chi squared with simulated tables."
@@ -118,8 +124,8 @@ def _familiarity(record: Record) -> Iterator[Block]:
         yield paragraph("No region was measured.")
         return
     caption = (
-        "Distance of features over its limit; right of the dashed line a region is left undecided. The share that is counts "
-        "those whose image (HU and texture) was strange as well, which these distances do not show."
+        "Distance of features over its limit; right of the dashed line a region is left undecided. In orange the share of regions "
+        "that are: it counts strange images (HU and texture) too, which these distances do not show."
     )
     yield Picture("familiarity", picture, "Familiarity by region and group", caption)
     rows = [
