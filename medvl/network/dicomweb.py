@@ -11,6 +11,7 @@ from typing import Any
 
 import requests
 from dicomweb_client.web import DICOMwebClient
+from requests.auth import HTTPBasicAuth
 
 from medvl.network.access import Access
 from medvl.network.address import WebAddress
@@ -224,7 +225,7 @@ def _session(access: Access) -> requests.Session:
     session.trust_env = False
     session.max_redirects = 0
     if access.user:
-        session.auth = (access.user.encode(), access.password.encode())
+        session.auth = HTTPBasicAuth(access.user.encode(), access.password.encode())
     elif access.token:
         session.headers["Authorization"] = f"Bearer {access.token}"
     session.verify = access.verify if not access.verify or access.ca_bundle is None else str(access.ca_bundle)
@@ -235,7 +236,7 @@ def _session(access: Access) -> requests.Session:
 class _OwnHost(requests.Session):
     """Drops the Host header of dicomweb-client, which lacks the port and is wrong for IPv6."""
 
-    def request(self, method: str | bytes, url: str | bytes, **kwargs: Any) -> requests.Response:  # type: ignore[override]
+    def request(self, method: str, url: str | bytes, **kwargs: Any) -> requests.Response:  # type: ignore[override]
         """As for any session."""
         headers = {key: value for key, value in (kwargs.pop("headers", None) or {}).items() if key != "Host"}
         return super().request(method, url, headers=headers, **kwargs)

@@ -11,10 +11,11 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, evt
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode_file_meta
 from pynetdicom.pdu import P_DATA_TF
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
@@ -171,10 +172,10 @@ class Receiver:
             return
         recv, longest = wrapped.recv, max(self._entity.maximum_pdu_size + 6, MAX_OTHER_PDU)
 
-        def bounded(n_bytes: int) -> bytearray:
-            if n_bytes > longest:
+        def bounded(nr_bytes: int) -> bytearray:
+            if nr_bytes > longest:
                 raise ConnectionAbortedError("a PDU longer than we allow")
-            return recv(n_bytes)
+            return recv(nr_bytes)
 
         wrapped.recv = bounded  # type: ignore[method-assign]
 
@@ -194,7 +195,7 @@ class Receiver:
 
     def _stored(self, event: evt.Event) -> int:
         """Keep one object; its status."""
-        data = event.request.DataSet
+        data = cast(C_STORE, event.request).DataSet
         size = 0 if data is None else len(data.getbuffer())
         try:
             status = self._take(event, size)
@@ -214,7 +215,8 @@ class Receiver:
 
     def _take(self, event: evt.Event, size: int) -> int:
         """Write the object, look at it, and move it to its study."""
-        sop_uid = str(event.request.AffectedSOPInstanceUID or "")
+        request = cast(C_STORE, event.request)
+        sop_uid = str(request.AffectedSOPInstanceUID or "")
         if not is_uid(sop_uid):
             return BAD_UID
         if self._spool.free_bytes() < self._min_free_bytes + size:
@@ -222,8 +224,8 @@ class Receiver:
         with self._spool.part() as part:
             with os.fdopen(os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "r+b") as file:
                 file.write(b"\0" * 128 + b"DICM" + encode_file_meta(event.file_meta))
-                if size:
-                    file.write(event.request.DataSet.getbuffer())
+                if request.DataSet is not None:
+                    file.write(request.DataSet.getbuffer())
                 file.flush()
                 os.fsync(file.fileno())
 

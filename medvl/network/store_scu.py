@@ -63,7 +63,7 @@ def _head(path: Path) -> Dataset:
     """What the file says of itself, without its content."""
     try:
         head = dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID", "SOPInstanceUID"])
-        needed = (head.SOPClassUID, head.SOPInstanceUID, head.file_meta.TransferSyntaxUID)
+        needed: tuple[UID, ...] = (head.SOPClassUID, head.SOPInstanceUID, head.file_meta.TransferSyntaxUID)
     except (InvalidDicomError, AttributeError, OSError, ValueError):
         needed = ()
     if not needed or not all(needed):
@@ -77,7 +77,7 @@ def _contexts(heads: Sequence[Dataset]) -> list[PresentationContext]:
     Raises:
         InputError: more than an association can hold.
     """
-    kinds = {}
+    kinds: dict[tuple[UID, tuple[UID, ...]], None] = {}
     for head in heads:
         syntax = UID(head.file_meta.TransferSyntaxUID)
         kinds[head.SOPClassUID, _PLAIN if syntax in _PLAIN else (syntax,)] = None
