@@ -114,8 +114,7 @@ def _boxes(rows: Sequence[Record], key: str, names: Mapping[str, str], label: st
                     _box(axes, row["quantiles"], y, not row["by"])
                     if row.get("unfamiliar", {}).get("k"):
                         said = f"{100 * row['unfamiliar']['value']:.0f} %"
-                        place = {"transform": axes.get_yaxis_transform(), "ha": "left", "va": "center"}
-                        axes.text(1.02, y, said, fontsize=7, color=ORANGE, **place)
+                        axes.text(1.02, y, said, transform=axes.get_yaxis_transform(), va="center", fontsize=7, color=ORANGE)
             first = axes is panels[0]
             axes.set_yticks(range(len(lines)), [f"{by} {group}".strip() if first else "" for by, group in reversed(lines)])
             axes.set_ylim(-0.6, len(lines) - 0.4)

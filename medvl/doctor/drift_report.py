@@ -124,8 +124,8 @@ def _familiarity(record: Record) -> Iterator[Block]:
         yield paragraph("No region was measured.")
         return
     caption = (
-        "Distance of features over its limit; right of the dashed line a region is left undecided. In orange the share of regions "
-        "that are: it counts strange images (HU and texture) too, which these distances do not show."
+        "Distance of features over its limit; right of the dashed line a region is left undecided. In orange the share that "
+        "is: it counts strange images (HU and texture) too, which these distances do not show."
     )
     yield Picture("familiarity", picture, "Familiarity by region and group", caption)
     rows = [

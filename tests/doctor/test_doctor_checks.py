@@ -226,6 +226,7 @@ def test_the_command_as_json_and_as_table(
     assert doctor.run() == 0
 
 
+@pytest.mark.slow
 def test_this_machine_is_looked_at_whole_and_no_home_is_told(tmp_path: Path) -> None:
     from medvl.doctor.examine import examine
 
