@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from identifiers import CHARSETS, Planted, everything, leaks, plant_file
+from identifiers import CHARSETS, Planted, contents, everything, leaks, plant_file
 from test_no_pickle import pickles
 
 from medvl.geometry import Geometry
@@ -21,7 +21,8 @@ from medvl.imaging.phantom.dicom import write_dicom
 from medvl.imaging.phantom.sample import sample_patient
 from medvl.records import Volume
 
-CARRIES_PATHS = ("sources.json",)
+CARRIES_PATHS = ("sources.json", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm")  # mode 0600, and nothing but paths
+PATH_WORDS = (" file", " folder", "nifti", "zip", "target", "dangling")
 # inspect and convert tell the person who gave a folder which of its files were left out, on the screen and nowhere else
 ON_SCREEN = {
     f"{what} in {where}" for what in ("cut file", "header file", "letter", "zip", "dangling") for where in ("stdout", "stderr")
@@ -118,10 +119,14 @@ def test_inspect_tells_nobody(planted_studies: tuple[Path, Planted], tmp_path: P
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_infer_leaves_nothing(planted_studies: tuple[Path, Planted], tmp_path: Path, form: list[str]) -> None:
     source, planted = planted_studies
-    inputs = sorted(source.iterdir())
+    inputs = [path for path in sorted(source.iterdir()) if path.suffix != ".txt"]  # a .txt would be a list of inputs
     ended = medvl("infer", *inputs, "--bundle", "phantom-demo", "--out", "o", *form, cwd=tmp_path)
     assert ended.returncode in (0, 3), ended.stderr.decode()
     assert leaks(planted, [*everything(tmp_path, CARRIES_PATHS), *streams(ended)]) == []
-    for path in tmp_path.rglob("sources.json"):
+    for path in [path for path in tmp_path.rglob("*") if path.name in CARRIES_PATHS]:
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        found = {line.partition(" in ")[0] for line in leaks(planted, [("it", data) for data in contents(path)])}
+        assert {what for what in found if not any(word in what for word in PATH_WORDS)} <= {
+            f"{c} PatientBirthDate" for c in CHARSETS
+        }
     assert [name for path in tmp_path.rglob("*") if path.is_file() for name in pickles(path)] == []
