@@ -192,12 +192,13 @@ def survival_text(risk: Any) -> str:
     if not risk:
         return ""
     endpoint = str(risk["endpoint"])
+    endpoint = endpoint[:1].upper() + endpoint[1:]
     parts = [f"{percent(p)} at {_years(int(days))}" for days, p in (risk["survival"] or {}).items()]
     noted = "; ".join(str(r["message"]) for r in risk["reasons"])
     if not parts:
         return words(f"{endpoint}: no estimate" + (f" ({noted})." if noted else "."))
     rank = f"; risk percentile {risk['percentile']:.0f} of the validation patients" if risk["percentile"] is not None else ""
-    return words(f"{endpoint[:1].upper()}{endpoint[1:]}: {', '.join(parts)}{rank}." + (f" Noted: {noted}." if noted else ""))
+    return words(f"{endpoint}: {', '.join(parts)}{rank}." + (f" Noted: {noted}." if noted else ""))
 
 
 def undecided_text(answers: Sequence[Answer]) -> list[str]:

@@ -123,6 +123,7 @@ class Identity:
             made[tag] = RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, False, True)
         for keyword, element in self.sequences.items():
             made[keyword] = element
+        made.set_original_encoding(False, True, convert_encodings(list(charset) or None))  # so that bytes are written as they are
 
     def local(self, moment: datetime) -> datetime:
         """`moment` in the time zone that the source's times are in; as it is when either tells none."""

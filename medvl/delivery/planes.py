@@ -82,9 +82,9 @@ def views(told: Told, volume: Volume) -> tuple[View, ...]:
     if shown:
         return tuple(_view(volume, a.peak_lps, a, f"{a.label}, {a.place}") for a in shown if a.peak_lps is not None)
     found = [r for r in told.regions if r["found"] and r["center_lps"]][:MAX_VIEWS]
-    places = [(str(r["name"]).replace("_", " "), tuple(map(float, r["center_lps"]))) for r in found]
+    places = [(str(r["name"]).replace("_", " ").capitalize(), tuple(map(float, r["center_lps"]))) for r in found]
     if not places:
-        places = [("middle of the scan", tuple(map(float, volume.geometry.center_lps)))]
+        places = [("Middle of the scan", tuple(map(float, volume.geometry.center_lps)))]
     return tuple(_view(volume, (p[0], p[1], p[2]), None, f"{name} (no heat map)") for name, p in places)
 
 

@@ -8,6 +8,7 @@ Finding") in percent, as CAD reports write it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from highdicom import sr
@@ -106,7 +107,7 @@ def _group(job: Job, answer: Answer, findings: FindingList | None) -> Group:
     site, side = finding_site(answer.key, answer.region, findings)
     evaluations = [sr.QualitativeEvaluation(codes.PRESENCE, codes.VERDICTS[answer.verdict])]
     evaluations += [sr.QualitativeEvaluation(codes.UNDECIDED_BECAUSE, _reason(r)) for r in answer.reasons]
-    shared = {
+    shared: dict[str, Any] = {
         "tracking_identifier": sr.TrackingIdentifier(uid=job.tracking_uid(answer.name), identifier=answer.name),
         "finding_type": finding_code(answer.key, answer.label, findings),
         "finding_sites": [sr.FindingSite(site, laterality=side)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -94,8 +95,10 @@ def read_source(entry: Entry, headers: Sequence[Dataset] | None = None) -> Sourc
     with quiet():
         try:
             found = list(headers) if headers is not None else _headers(entry.series)
+            identity = identity_of(
+                _raw_identity(found[0]), _declared(found[0])
+            )  # first: a header that is read is a header decoded
             images = _images(found)
-            identity = identity_of(_raw_identity(found[0]), _declared(found[0]))
             _one_patient(found)
         except _BROKEN as error:
             message = f"a header of the series cannot be followed ({type(error).__name__}); export the series again"
@@ -107,10 +110,18 @@ def read_source(entry: Entry, headers: Sequence[Dataset] | None = None) -> Sourc
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without pydicom's remarks on values that break a rule: they quote the values."""
+    """Without pydicom's and highdicom's remarks on values that break a rule: they quote the values, as warnings and in logs."""
+    loggers = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    before = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        yield
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL + 1)
+            yield
+        finally:
+            for logger, level in zip(loggers, before, strict=True):
+                logger.setLevel(level)
 
 
 def _headers(series: Series) -> list[Dataset]:

@@ -91,6 +91,8 @@ def finish(made: Dataset, job: Job) -> None:
     """Put patient, study, character set and times on an object: everything that a library would take from the clock."""
     identity = job.source.identity
     identity.put_on(made, identity.charset_for(job.words()))
+    if "PixelData" in made:
+        made["PixelData"].VR = "OB"  # eight bits; nothing chooses it when elements are written as bytes
     day, clock = job.local.strftime("%Y%m%d"), job.local.strftime("%H%M%S")
     for name in ("InstanceCreation", "Content", "Series"):
         setattr(made, f"{name}Date", day)
