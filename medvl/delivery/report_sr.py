@@ -79,7 +79,7 @@ def _observer(job: Job) -> sr.ObserverContext:
         manufacturer_name=MANUFACTURER,
         model_name=f"medvl {job.told.version}, {job.told.bundle}"[:64],
     )
-    return sr.ObserverContext(observer_type=codes.DEVICE, observer_identifying_attributes=device)
+    return sr.ObserverContext(observer_type=sr.CodedConcept.from_code(codes.DEVICE), observer_identifying_attributes=device)
 
 
 def _algorithm(job: Job) -> sr.AlgorithmIdentification:

@@ -148,10 +148,13 @@ def finished(folder: Path, center: Any, *, heat: bool = True, tilt_deg: float = 
         answer("pleural_effusion_left", "Left pleural effusion", "chest", "undecided", None, reasons=[NOT_FOUND]),
     ]
     risk = {"endpoint": "overall survival (phantom)", "value": -0.3226, "percentile": 38.0,
-            "survival": {"365": 0.899, "1095": 0.6894}, "reasons": [{"code": "age_missing", "message": "age is not known"}]}  # fmt: skip
+            "survival": {"365": 0.899, "1095": 0.6894},
+            "reasons": [{"code": "age_missing", "message": "age is not known"}]}  # fmt: skip
     record = {
-        "schema": "medvl.findings/1", "case_id": "0123456789ab", "software": "medvl 0.1.0", "research_use": RESEARCH_USE,
-        "bundle": {"name": "phantom-demo", "sha256": "ab" * 32, "contract": "cd" * 32}, "asked": None, "status": "done", "reasons": [],
+        "schema": "medvl.findings/1", "case_id": "0123456789ab", "software": "medvl 0.1.0",
+        "research_use": RESEARCH_USE,
+        "bundle": {"name": "phantom-demo", "sha256": "ab" * 32, "contract": "cd" * 32},
+        "asked": None, "status": "done", "reasons": [],
         "series": {"key": "ba9876543210"}, "regions": regions, "findings": findings, "risk": risk, "timings_s": {"encode": 0.1},
     }  # fmt: skip
     (study / "findings.json").write_text(json.dumps(record), encoding="utf-8")
@@ -165,7 +168,7 @@ def edited(study: Path, **changes: Any) -> None:
 
 
 def conforms(path: Path) -> None:
-    """No Error of dciodvfy, no Warning but of the private scheme and the source's own names, and dcmtk reads it without a word."""
+    """No Error of dciodvfy, no Warning but of the private scheme and the source's own names; dcmtk reads it in silence."""
     for program in ("dciodvfy", "dcmdump"):
         if shutil.which(program) is None:
             pytest.skip(f"no {program}: install dicom3tools and dcmtk")

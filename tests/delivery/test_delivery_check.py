@@ -76,9 +76,9 @@ def cut(ds: pydicom.Dataset) -> None:
 
 
 CHANGES = [
-    ("sr", another_patient), ("seg", another_patient), ("pdf", another_study), ("page", no_birth_date), ("seg", one_voxel), ("seg", shifted),
-    ("sr", a_group_less), ("sr", another_verdict), ("sr", another_certainty), ("sr", another_peak), ("sr", verified), ("pdf", cut),
-    ("page", one_voxel),
+    ("sr", another_patient), ("seg", another_patient), ("pdf", another_study), ("page", no_birth_date),
+    ("seg", one_voxel), ("seg", shifted), ("page", one_voxel), ("pdf", cut), ("sr", verified),
+    ("sr", a_group_less), ("sr", another_verdict), ("sr", another_certainty), ("sr", another_peak),
 ]  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Findings lists: what is asked, how it is worded, and what is refused."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -131,3 +133,23 @@ def test_only_the_findings_of_some_kinds() -> None:
     assert listed.only(regions) is listed
     with pytest.raises(ConfigError, match="asks nothing of liver"):
         listed.only(["liver"])
+
+
+def test_codes_change_the_lists_hash_only_where_there_are_any() -> None:
+    """A sealed list keeps its hash: that of every field that it could have before there were codes."""
+    plain = load_findings(YAML)
+    values = plain.model_dump(mode="json")
+    for finding in values["findings"]:
+        assert [finding.pop(name) for name in ("code", "site", "side")] == [None] * 3
+    assert plain.sha256 == hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    coded = yaml.safe_load(YAML)
+    coded["findings"][0]["code"] = {"scheme": "SCT", "value": "309088003", "meaning": "Renal mass"}
+    assert load_findings(coded).sha256 != plain.sha256
+
+
+@pytest.mark.parametrize("wrong", [{"value": "a" * 17}, {"meaning": "a\\b"}, {"scheme": ""}, {"more": "x"}])
+def test_codes_that_dicom_cannot_write_are_refused(wrong: dict[str, str]) -> None:
+    coded = yaml.safe_load(YAML)
+    coded["findings"][0]["code"] = {"scheme": "SCT", "value": "309088003", "meaning": "Renal mass", **wrong}
+    with pytest.raises(ConfigError, match="code"):
+        load_findings(coded)
