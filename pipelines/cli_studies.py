@@ -121,6 +121,67 @@ def infer(
     raise typer.Exit(verb.run(inputs, station, masks=masks, as_json=as_json))
 
 
+@app.command(
+    epilog=examples(
+        "medvl listen --port 11112 --allow PACS -b phantom-demo -o results",
+        "medvl listen --port 11112 --allow PACS --host '' -b phantom-demo -o results --send dicom://PACS@pacs:104",
+        "medvl listen --watch incoming/ -b phantom-demo -o results",
+    )
+    + "\n\nEnds with exit code 0 on Ctrl-C or SIGTERM; 4 when it had to stop. Started again, it goes on with what it had."
+)
+def listen(
+    bundle: BundleOption,
+    out: OutOption,
+    *,
+    port: Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535, help="Take studies by C-STORE here.")] = None,
+    ae_title: Annotated[str, typer.Option("--ae-title", metavar="AE", help="Our AE title.")] = "MEDVL",
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Interface to listen on; '' is every one.")] = "127.0.0.1",
+    allow: Annotated[list[str] | None, typer.Option(metavar="AE", help="AE title that may send; may be repeated.")] = None,
+    allow_any: Annotated[bool, typer.Option("--allow-any", help="Let everybody send; for a closed network only.")] = False,
+    watch: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Take what appears in this folder: studies, zips, NIfTI.")
+    ] = None,
+    quiet: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.1, help="A study is complete when nothing came for so long.")
+    ] = 30.0,
+    keep_hours: Annotated[
+        float, typer.Option(metavar="HOURS", min=0, help="Keep received studies so long after they are through.")
+    ] = 24.0,
+    min_free_gb: Annotated[
+        float, typer.Option("--min-free-gb", metavar="GB", min=0, help="With less free disk, senders are told to come back.")
+    ] = 5.0,
+    device: Annotated[
+        Device, typer.Option(metavar="auto|cpu|cuda", help="auto takes a CUDA device where there is one.")
+    ] = Device.auto,
+    findings: Annotated[
+        Path | None,
+        typer.Option(metavar="YAML", help="Ask these findings; those the bundle has no calibration for get no verdict."),
+    ] = None,
+    explain: Annotated[bool, typer.Option("--explain/--no-explain", help="Heat maps and deletion tests; slower with.")] = True,
+    readers: ReadersOption = None,
+    timeout: TimeoutOption = 600.0,
+    memory: MemoryOption = 8192,
+    dicom: DicomOption = None,
+    send: SendOption = None,
+    credentials: CredentialsOption = None,
+    ca_bundle: CaOption = None,
+    client_cert: CertOption = None,
+    allow_plain: PlainOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take studies as they are sent (C-STORE) or appear in a folder, and do with each what `medvl infer` does."""
+    existing(*([findings] if findings else []))
+    from . import listen as verb
+    from .station import Station
+
+    station = Station(
+        bundle, out, device.value, findings, explain, readers, timeout_s=timeout, memory_mb=memory, dicom=dicom,
+        send=tuple(send or ()), credentials=credentials, ca_bundle=ca_bundle, client_cert=client_cert, allow_plain=allow_plain,
+    )  # fmt: skip
+    door = verb.Door(port, ae_title, host, verb.allowed(allow), allow_any, watch, quiet, keep_hours, min_free_gb)
+    raise typer.Exit(verb.run(door, station, as_json=as_json))
+
+
 @app.command(epilog=examples("medvl view --results results", "medvl view --results results --port 8600 --no-browser"))
 def view(
     results: Annotated[Path, typer.Option("--results", "-r", metavar="DIR", help="What `medvl infer` wrote.")],

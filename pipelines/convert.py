@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from rich.markup import escape
 
+from medvl.dicom.source import shown
 from medvl.errors import InputError
 from medvl.imaging.load import Entry, load
 from medvl.imaging.nifti import write_nifti
@@ -25,13 +27,18 @@ def run(source: Path, out: Path) -> int:
         console.print(f"[red]{error.code}[/]: {escape(error.message)}", soft_wrap=True)
         return 3
     out.mkdir(parents=True, exist_ok=True)
-    written = [_write(entry, out) for study in loaded for entry in study.entries]
+    keys = Counter(entry.key for study in loaded for entry in study.entries)
+    written = [
+        _write(entry, out / f"{study.key + '-' if keys[entry.key] > 1 else ''}{entry.key}.nii.gz")
+        for study in loaded
+        for entry in study.entries
+    ]
     for one in loaded.rejected:
-        console.print(f"left out {escape(one.path)}: {one.reason.code}", soft_wrap=True)
+        console.print(f"left out {escape(shown(one.path))}: {one.reason.code}", soft_wrap=True)
     return 0 if any(written) else 3
 
 
-def _write(entry: Entry, out: Path) -> bool:
+def _write(entry: Entry, path: Path) -> bool:
     """Write one entry when it is a volume; say what happened."""
     console = err()
     try:
@@ -39,7 +46,6 @@ def _write(entry: Entry, out: Path) -> bool:
     except InputError as error:
         console.print(f"[red]refused[/] {entry.key} ({entry.modality}): {error.code}, {escape(error.message)}", soft_wrap=True)
         return False
-    path = out / f"{entry.key}.nii.gz"
     write_nifti(volume, None, path)
     steps = " x ".join(f"{step:.3g}" for step in volume.geometry.spacing_mm)
     shape = " x ".join(map(str, volume.geometry.shape_dhw))

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from medvl.dicom.source import shown
 from medvl.errors import InputError
 from medvl.imaging.load import Entry, Loaded, load
 
@@ -28,7 +29,7 @@ def run(source: Path, *, as_json: bool) -> int:
             report = {
                 "chosen": None,
                 "series": [],
-                "rejected": [{"path": source.name, "code": error.code, "message": error.message}],
+                "rejected": [{"path": shown(source.name), "code": error.code, "message": error.message}],
             }
             emit_json(report)
         else:
@@ -47,7 +48,9 @@ def _report(loaded: Loaded) -> dict[str, Any]:
     return {
         "chosen": None if chosen is None else chosen.key,
         "series": [{"study": study.key, **_entry(entry)} for study in loaded for entry in study.entries],
-        "rejected": [{"path": one.path, "code": one.reason.code, "message": one.reason.message} for one in loaded.rejected],
+        "rejected": [
+            {"path": shown(one.path), "code": one.reason.code, "message": one.reason.message} for one in loaded.rejected
+        ],
     }
 
 
@@ -109,6 +112,6 @@ def _show_rejected(loaded: Loaded, console: Console, *, limit: int = 20) -> None
     if loaded.rejected:
         console.print(f"{len(loaded.rejected)} file{'s' * (len(loaded.rejected) > 1)} left out:")
     for one in loaded.rejected[:limit]:
-        console.print(f"  {escape(one.path)} [bold]{one.reason.code}[/]: {escape(one.reason.message)}", soft_wrap=True)
+        console.print(f"  {escape(shown(one.path))} [bold]{one.reason.code}[/]: {escape(one.reason.message)}", soft_wrap=True)
     if len(loaded.rejected) > limit:
         console.print(f"  ... and {len(loaded.rejected) - limit} more (all in --json)")

@@ -6,6 +6,7 @@ Started as ``python -m medvl.batch.child``; it speaks `wire` on its standard str
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import resource
 import shutil
@@ -133,11 +134,10 @@ class Child:
         """DICOM objects of one finished study."""
         from medvl.delivery.objects import make_objects
 
-        entry = _entry(job["source"])
-        out = Path(job["out"])
-        made_at = datetime.fromisoformat(job["made_at"])
+        entry, study = _entry(job["source"]), Path(job["study"])
+        made_at = datetime.fromisoformat(json.loads((study / "findings.json").read_text(encoding="utf-8"))["made_at"])
         findings = load_findings(self.bundle.text("findings.yaml"))
-        made = make_objects(Path(job["study"]), entry, out, kinds=job["kinds"], made_at=made_at, findings=findings)
+        made = make_objects(study, entry, Path(job["out"]), kinds=job["kinds"], made_at=made_at, findings=findings)
         return {"objects": [{**vars(m), "path": m.path.name} for m in made]}, []
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from medvl.batch.owner import lives
 from medvl.batch.tables import Sending, State, deliveries, note, studies
+from medvl.records import Reason
 
 if TYPE_CHECKING:
     from medvl.batch.ledger import Ledger
@@ -44,10 +45,15 @@ class Dues:
             rows = db.execute(query.order_by(studies.c.position).limit(limit)).all()
         return [(r.case_id, r.source, r.series) for r in rows]
 
-    def made(self, case_id: str, objects: Sequence[Mapping[str, Any]]) -> None:
-        """What was made of a study for a PACS; empty where nothing could be."""
+    def made(self, case_id: str, objects: Sequence[Mapping[str, Any]], reason: Reason | None = None) -> None:
+        """What was made of a study for a PACS; empty where nothing could be, for a `reason`: then it is sent nowhere."""
         with self._ledger.writing() as db:
             db.execute(studies.update().where(studies.c.case_id == case_id).values(objects=[dict(o) for o in objects]))
+            note(db, case_id, "objects made" if reason is None else "no objects", "" if reason is None else reason.code)
+            if reason is not None:
+                owed = (deliveries.c.case_id == case_id) & (deliveries.c.state == Sending.waiting)
+                values = {"state": Sending.refused, "reason": reason.code, "message": reason.message}
+                db.execute(deliveries.update().where(owed).values(**values))
 
     def to_send(self) -> tuple[str, str, list[dict[str, Any]]] | None:
         """A delivery that is due and whose objects are made: id, target and objects. It belongs to this process from now on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import shutil
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from medvl.batch.hand import ChildError, Hand, Here, KilledError
 from medvl.batch.inputs import Input, queried
 from medvl.batch.ledger import Case, Claimed, Ended
 from medvl.batch.reading import ready
-from medvl.batch.tables import Sending, State
+from medvl.batch.tables import State
 from medvl.errors import InputError
 from medvl.inference.predictor import Predictor
 from medvl.network.address import WebAddress
@@ -44,7 +44,7 @@ class Errands:
         self.over, self.idle = threading.Event(), threading.Event()
         self.seen: dict[str, str] = {}  # id to status of a study that was done before this run, empty else
         self.answers = _answers(run.predictor)
-        self.finished_input: dict[Path, list[str]] = defaultdict(list)
+        self._of_input: dict[Path, list[str]] = {}
 
     def put(self, source: Input) -> None:
         """One more input."""
@@ -88,13 +88,24 @@ class Errands:
             told, _ = hand.ask({"op": "find", "path": str(path)}, self._run.options.limits.find_s)
         except (InputError, KilledError) as error:
             state = State.skipped if isinstance(error, InputError) else State.failed
-            self._unfit(f"input:{path.resolve()}", {"path": str(path.resolve())}, state, Reason(error.code, error.message))
-            return
+            found = self._unfit(f"input:{path.resolve()}", path, state, Reason(error.code, error.message))
         except ChildError as error:
-            reason = Reason("internal_error", str(error))
-            self._unfit(f"input:{path.resolve()}", {"path": str(path.resolve())}, State.failed, reason)
-            return
-        self._enter([(study["identity"], _case(study)) for study in told["studies"]])
+            found = self._unfit(f"input:{path.resolve()}", path, State.failed, Reason("internal_error", str(error)))
+        else:
+            found = self._enter([(study["identity"], _case(study)) for study in told["studies"]])
+        with self._lock:
+            self._of_input[path] = found
+
+    def through(self) -> list[Path]:
+        """Inputs all of whose studies have ended and need not be sent any more; each is told once."""
+        with self._lock:
+            open_inputs = dict(self._of_input)
+        making = bool(self._run.options.kinds)
+        ended = [path for path, cases in open_inputs.items() if not self._run.ledger.open_ones(cases, making=making)]
+        with self._lock:
+            for path in ended:
+                self._of_input.pop(path, None)
+        return ended
 
     def _query(self, address: WebAddress) -> None:
         block: list[tuple[str, Case]] = []
@@ -105,15 +116,15 @@ class Errands:
                     self._enter(block)
                     block = []
         except InputError as error:
-            source = {"dicomweb": f"dicomweb+{address.url}"}
-            self._unfit(f"input:{address.url}", source, State.failed, Reason(error.code, error.message))
+            self._unfit(f"input:{address.url}", None, State.failed, Reason(error.code, error.message))
         self._enter(block)
 
-    def _unfit(self, identity: str, source: dict[str, Any], state: State, reason: Reason) -> None:
+    def _unfit(self, identity: str, path: Path | None, state: State, reason: Reason) -> list[str]:
         """An input of which no study could be told ends as one case."""
-        self._enter([(identity, Case("", source, None, None, state, reason.code, reason.message))])
+        source = {} if path is None else {"path": str(path.resolve())}
+        return self._enter([(identity, Case("", source, None, None, state, reason.code, reason.message))])
 
-    def _enter(self, found: list[tuple[str, Case]]) -> None:
+    def _enter(self, found: list[tuple[str, Case]]) -> list[str]:
         run = self._run
         cases = [replace(case, case_id=run.folder.case_id(identity)) for identity, case in found]
         again = (*_AGAIN, *((State.quarantined,) if run.options.retry_quarantined else ()))
@@ -129,6 +140,7 @@ class Errands:
                 run.told(case.case_id, "resumed")
             elif case.state != State.queued:
                 self._write_end(case)
+        return [case.case_id for case in cases]
 
     def _write_end(self, case: Case) -> None:
         """What finding told already: the study cannot be used."""
@@ -237,10 +249,8 @@ class Errands:
             reason = Reason(error.code, error.message)
         except ChildError as error:
             reason = Reason("internal_error", str(error))
-        run.dues.made(case_id, made)
+        run.dues.made(case_id, made, reason)
         if reason is not None:
-            for target in run.options.targets:
-                run.dues.sent(case_id, target, Sending.refused, reason.code, reason.message)
             run.told(case_id, "no objects", reason.code)
         shutil.rmtree(run.folder.out / "spool" / case_id, ignore_errors=True)
 

@@ -72,7 +72,8 @@ class Run:
         for source in inputs:
             self.errands.put(source)
         greeting = self.options.greeting(self.predictor.bundle.folder, self.folder.key)
-        hands = [Hand(greeting) for _ in range(self.options.readers)] or [Here(greeting)]
+        hands: list[Hand | Here] = [Hand(greeting) for _ in range(self.options.readers)]
+        hands = hands or [Here(greeting)]
         threads = [threading.Thread(target=self._guarded, args=(self._serve, hand), daemon=True) for hand in hands]
         writer = threading.Thread(target=self._guarded, args=(self._write_all,), daemon=True)
         others = [threading.Thread(target=self._guarded, args=(part,), daemon=True) for part in (self._keep, self._send_all)]

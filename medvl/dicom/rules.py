@@ -7,6 +7,7 @@ import re
 from medvl.dicom import header as dcm
 from medvl.dicom.frames import Frame
 from medvl.dicom.pixels import JPEG_DCT, LOSSY, SYNTAX_NAMES
+from medvl.dicom.source import shown
 from medvl.records import Reason
 
 _CAPTURE_CLASS = "1.2.840.10008.5.1.4.1.1.7"
@@ -65,13 +66,13 @@ def _kind(frame: Frame) -> Reason | None:  # noqa: PLR0911 - a list of kinds, fi
     if modality in _DERIVED_OBJECTS:
         return Reason("not_an_image", f"a {modality} object made from a scan, not a scan")
     if modality != "CT":
-        return Reason("not_ct", f"modality {modality or 'missing'}; only CT has Hounsfield units")
+        return Reason("not_ct", f"modality {shown(modality[:16]) or 'missing'}; only CT has Hounsfield units")
     if sop_class.startswith(_CAPTURE_CLASS):
         return Reason("secondary_capture", "a secondary capture (screen shot, exam summary), not a scan")
     if sop_class in _OTHER_SCANNERS:
         return Reason("wrong_modality", f"tagged CT but stored as a {_OTHER_SCANNERS[sop_class]} image")
     if frame.encoding.samples != 1 or frame.encoding.photometric not in ("MONOCHROME1", "MONOCHROME2", ""):
-        return Reason("secondary_capture", f"a colour picture ({frame.encoding.photometric}), not measured values")
+        return Reason("secondary_capture", f"a colour picture ({shown(frame.encoding.photometric[:16])}), not measured values")
     if _SCOUT.search(image_type):
         return Reason("localizer", "a localiser (scout), one projection and not slices")
     if sop_class and sop_class not in _CT_CLASSES:

@@ -39,7 +39,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         shutil.chown(path, "postgres")
 
     def as_postgres(*command: str) -> None:
-        subprocess.run(["runuser", "-u", "postgres", "--", *command], check=True, capture_output=True, cwd=folder)
+        done = subprocess.run(["runuser", "-u", "postgres", "--", *command], capture_output=True, cwd=folder, text=True)
+        log = data / "log"
+        assert done.returncode == 0, done.stdout + done.stderr + (log.read_text() if log.exists() else "")
 
     as_postgres(str(programs[-1] / "initdb"), "-D", str(data), "-A", "trust")
     options = f"-c listen_addresses='' -c unix_socket_directories={socket}"

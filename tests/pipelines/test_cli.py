@@ -19,7 +19,7 @@ from medvl_pipelines.cli import main
 VERBS = [
     *("inspect", "convert", "phantom", "infer", "view", "train", "embed", "evaluate", "search", "draft", "demo"),
     *("bundle verify", "bundle list", "index build", "index info", "index verify", "index delete", "index compact"),
-    *("findings check", "findings calibrate"),
+    *("findings check", "findings calibrate", "listen", "doctor", "drift", "deidentify", "pack"),
 ]
 
 
