@@ -73,5 +73,9 @@ def examples(*lines: str) -> str:
 def existing(*paths: Path) -> None:
     """Stop before any work when an input is not there."""
     for path in paths:
-        if not path.exists():
+        try:
+            there = path.exists()
+        except OSError:  # such as a name that is too long
+            there = False
+        if not there:
             raise ConfigError(f"no such file or folder: {path}; check the spelling and whether the disk is mounted")

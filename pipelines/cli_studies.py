@@ -110,7 +110,8 @@ def infer(
     as_json: JsonOption = False,
 ) -> None:
     """Run a model over studies: findings and heat maps for each, one table for all. A rerun goes on where it stopped."""
-    existing(*([masks] if masks else []), *([findings] if findings else []))
+    paths = [Path(given) for given in inputs if "://" not in given]
+    existing(*paths, *([masks] if masks else []), *([findings] if findings else []))
     from . import infer as verb
     from .station import Station
 

@@ -29,11 +29,7 @@ def run(inputs: Sequence[str], station: Station, *, masks: Path | None = None, a
     if masks is not None and len(inputs) != 1:
         raise ConfigError(f"--masks belongs to one study, but {len(inputs)} inputs are given; run them one by one")
     from medvl.batch.inputs import inputs_of
-    from medvl.network.address import is_address
 
-    for given in inputs:
-        if not is_address(given) and not _exists(given):
-            raise ConfigError(f"no such file or folder: {given}; check the spelling and whether the disk is mounted")
     listed = inputs_of(inputs, allow_plain=station.allow_plain)
     opened = open_run(station, masks)
     summary = work(opened, listed)
@@ -42,13 +38,6 @@ def run(inputs: Sequence[str], station: Station, *, masks: Path | None = None, a
     else:
         _print(station.out, summary.as_dict())
     return exit_code(summary)
-
-
-def _exists(path: str) -> bool:
-    try:
-        return Path(path).exists()
-    except OSError:  # such as a name that is too long
-        return False
 
 
 def _print(out: Path, summary: dict[str, object]) -> None:
