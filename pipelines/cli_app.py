@@ -50,6 +50,14 @@ class Vectors(StrEnum):
     report = "report"
 
 
+class Dates(StrEnum):
+    """What becomes of dates."""
+
+    remove = "remove"
+    shift = "shift"
+    keep = "keep"
+
+
 class Format(StrEnum):
     """File format of phantom volumes."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_app import BundleOption, Device, JsonOption, OutOption, app, examples, existing
+from .cli_app import BundleOption, Dates, Device, JsonOption, OutOption, app, examples, existing
 
 
 @app.command(epilog=examples("medvl inspect study/", "medvl inspect export.zip --json"))
@@ -54,6 +54,15 @@ CredentialsOption = Annotated[
 CaOption = Annotated[Path | None, typer.Option("--ca-bundle", metavar="PEM", help="Certificate authority of the PACS.")]
 CertOption = Annotated[Path | None, typer.Option("--client-cert", metavar="PEM", help="Our certificate and key for the PACS.")]
 PlainOption = Annotated[bool, typer.Option("--allow-plain", help="Let DICOMweb run over plain http to other machines.")]
+AnonymousOption = Annotated[
+    bool, typer.Option("--deidentify", help="Take identity out of the DICOM objects, after the basic profile of PS3.15.")
+]
+AnonymousKeyOption = Annotated[
+    Path | None,
+    typer.Option("--deidentify-key", metavar="FILE", help="Key of `medvl deidentify`, so that objects fit its images."),
+]
+DatesOption = Annotated[Dates, typer.Option(metavar="remove|shift|keep", help="With --deidentify: dates of study and series.")]
+RetainUidsOption = Annotated[bool, typer.Option("--retain-uids", help="With --deidentify: keep UIDs.")]
 LedgerOption = Annotated[
     str | None, typer.Option(metavar="URL", help="Ledger on a server, postgresql://..., for workers on several machines.")
 ]
@@ -107,6 +116,10 @@ def infer(
     client_cert: CertOption = None,
     allow_plain: PlainOption = False,
     ledger: LedgerOption = None,
+    deidentify: AnonymousOption = False,
+    deidentify_key: AnonymousKeyOption = None,
+    dates: DatesOption = Dates.remove,
+    retain_uids: RetainUidsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Run a model over studies: findings and heat maps for each, one table for all. A rerun goes on where it stopped."""
@@ -117,7 +130,8 @@ def infer(
 
     station = Station(
         bundle, out, device.value, findings, explain, readers, batch, bf16, timeout, memory, retry_quarantined, dicom,
-        tuple(send or ()), credentials, ca_bundle, client_cert, allow_plain, ledger,
+        tuple(send or ()), credentials, ca_bundle, client_cert, allow_plain, ledger, deidentify, deidentify_key, dates.value,
+        retain_uids,
     )  # fmt: skip
     raise typer.Exit(verb.run(inputs, station, masks=masks, as_json=as_json))
 
@@ -168,6 +182,10 @@ def listen(
     ca_bundle: CaOption = None,
     client_cert: CertOption = None,
     allow_plain: PlainOption = False,
+    deidentify: AnonymousOption = False,
+    deidentify_key: AnonymousKeyOption = None,
+    dates: DatesOption = Dates.remove,
+    retain_uids: RetainUidsOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Take studies as they are sent (C-STORE) or appear in a folder, and do with each what `medvl infer` does."""
@@ -178,6 +196,7 @@ def listen(
     station = Station(
         bundle, out, device.value, findings, explain, readers, timeout_s=timeout, memory_mb=memory, dicom=dicom,
         send=tuple(send or ()), credentials=credentials, ca_bundle=ca_bundle, client_cert=client_cert, allow_plain=allow_plain,
+        deidentify=deidentify, deidentify_key=deidentify_key, dates=dates.value, retain_uids=retain_uids,
     )  # fmt: skip
     door = verb.Door(port, ae_title, host, verb.allowed(allow), allow_any, watch, quiet, keep_hours, min_free_gb)
     raise typer.Exit(verb.run(door, station, as_json=as_json))

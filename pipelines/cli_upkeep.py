@@ -8,15 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_app import JsonOption, OutOption, app, examples, existing
-
-
-class Dates(StrEnum):
-    """What becomes of dates."""
-
-    remove = "remove"
-    shift = "shift"
-    keep = "keep"
+from .cli_app import Dates, JsonOption, OutOption, app, examples, existing
 
 
 class BurnedIn(StrEnum):

@@ -43,7 +43,7 @@ def run(
 
     options = Deidentify(retain_uids, dates, retain_device, retain_patient_characteristics, clean_descriptors)
     place = key_file or out.resolve().parent / KEY_NAME
-    deidentifier = Deidentifier(_key(place), options)
+    deidentifier = Deidentifier(key_of(place), options)
     try:
         counts = _with_progress(deidentifier, source, out, burned_in)
     except InputError as error:
@@ -59,7 +59,7 @@ def run(
     return 3 if counts.refused else 0
 
 
-def _key(path: Path) -> bytes:
+def key_of(path: Path) -> bytes:
     """The key in `path`, made at first use; refused where others may read it."""
     from medvl.data.identity import folder_key
 

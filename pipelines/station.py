@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from medvl.errors import ConfigError
 
@@ -49,6 +49,10 @@ class Station:
     client_cert: Path | None = None
     allow_plain: bool = False
     ledger: str | None = None
+    deidentify: bool = False
+    deidentify_key: Path | None = None
+    dates: Literal["remove", "shift", "keep"] = "remove"
+    retain_uids: bool = False
 
     def kinds(self) -> tuple[str, ...]:
         """DICOM objects to make.
@@ -104,6 +108,7 @@ def open_run(station: Station, masks: Path | None = None) -> Run:
             given=given,
             ledger=station.ledger,
             retry_quarantined=station.retry_quarantined,
+            **_anonymity(station),
         )
         run = Run(predictor, station.out, options)
     if predictor.survival is None:
@@ -162,6 +167,18 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _anonymity(station: Station) -> dict[str, Any]:
+    """How identity is taken out of DICOM objects, if at all; the key is made at first use."""
+    if not station.deidentify:
+        return {}
+    from medvl.delivery.deidentify import Deidentify
+
+    from .deidentify import KEY_NAME, key_of
+
+    key = key_of(station.deidentify_key or station.out.resolve().parent / KEY_NAME)
+    return {"deidentify": Deidentify(retain_uids=station.retain_uids, dates=station.dates), "deidentify_key": key}
 
 
 def _device(wanted: str) -> str:

@@ -32,6 +32,8 @@ from medvl.models.localiser import Place
 from medvl.text.prompts import load_findings
 
 if TYPE_CHECKING:
+    from pydicom import Dataset
+
     from medvl.network.access import Access
 
 Arrays = list[NDArray[Any]]
@@ -41,12 +43,14 @@ class Child:
     """What a child process keeps between jobs.
 
     Args:
-        greeting: `bundle` folder, `key` of the results folder (hex), `given` places, `memory_mb`, and `access` to a PACS.
+        greeting: `bundle` folder, `key` of the results folder (hex), `given` places, `memory_mb`, `access` to a PACS, and how to
+            `deidentify` objects (key and options), if at all.
     """
 
     def __init__(self, greeting: dict[str, Any]) -> None:
         self.key = bytes.fromhex(greeting["key"])
         self._access = greeting.get("access") or {}
+        self._deidentify = greeting.get("deidentify")
         self._folder = Path(greeting["bundle"])
         self._given = {n: Place(np.array(c), p) for n, (c, p) in (greeting.get("given") or {}).items()}
         self._bundle: Bundle | None = None
@@ -137,8 +141,31 @@ class Child:
         entry, study = _entry(job["source"]), Path(job["study"])
         made_at = datetime.fromisoformat(json.loads((study / "findings.json").read_text(encoding="utf-8"))["made_at"])
         findings = load_findings(self.bundle.text("findings.yaml"))
-        made = make_objects(study, entry, Path(job["out"]), kinds=job["kinds"], made_at=made_at, findings=findings)
+        headers = self._anonymous(entry)
+        made = make_objects(
+            study, entry, Path(job["out"]), kinds=job["kinds"], made_at=made_at, findings=findings, headers=headers
+        )
         return {"objects": [{**vars(m), "path": m.path.name} for m in made]}, []
+
+    def _anonymous(self, entry: Entry) -> list[Dataset] | None:
+        """Headers without identity for the objects to refer to; None where identity is to stay.
+
+        Raises:
+            InputError: the images themselves may show who it is.
+        """
+        if self._deidentify is None or entry.series is None:
+            return None
+        from medvl.delivery.burned_in import burned_in
+        from medvl.delivery.deidentify import Deidentifier, Deidentify
+        from medvl.delivery.source import headers_of, quiet
+
+        deidentifier = Deidentifier(bytes.fromhex(self._deidentify["key"]), Deidentify(**self._deidentify["options"]))
+        with quiet():
+            headers = headers_of(entry.series)
+            for header in headers:
+                if (reason := burned_in(header)) is not None:
+                    raise InputError(reason.code, reason.message)
+            return [deidentifier.header(header) for header in headers]
 
 
 def _nothing(loaded: Loaded) -> InputError:

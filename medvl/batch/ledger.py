@@ -253,9 +253,8 @@ class Ledger:
     def open_ones(self, case_ids: Sequence[str], *, making: bool) -> bool:
         """Whether any of these studies has not ended, waits to be sent or, when objects are made, has none yet."""
         with self.reading() as db:
-            unfinished = studies.c.state.not_in([str(state) for state in ENDS])
-            if making:
-                unfinished |= (studies.c.state == State.done) & studies.c.objects.is_(sa.null())
+            unmade = (studies.c.state == State.done) & studies.c.objects.is_(sa.null()) & sa.literal(making)
+            unfinished = studies.c.state.not_in([str(state) for state in ENDS]) | unmade
             under_way = studies.c.case_id.in_(case_ids) & unfinished
             owed = deliveries.c.case_id.in_(case_ids) & (deliveries.c.state == Sending.waiting)
             return bool(db.execute(sa.select(sa.exists().where(under_way) | sa.exists().where(owed))).scalar())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medvl.batch.limits import Limits
+from medvl.delivery.deidentify import Deidentify
 from medvl.models.localiser import Place
 from medvl.network.access import Access
 
@@ -29,6 +30,8 @@ class Options:
         given: places of regions of a single study.
         ledger: file or server address; ``ledger.sqlite`` in the results folder by default.
         retry_quarantined: try studies again that were set aside.
+        deidentify: take identity out of the DICOM objects in this way; `deidentify_key` (32 bytes or more) makes ids, UIDs and
+            shifts, so that with the same key they fit images that `medvl deidentify` wrote.
         send_wait_s: how long a run stays for a PACS that does not answer, after all else is done.
     """
 
@@ -44,6 +47,8 @@ class Options:
     ledger: Path | str | None = None
     retry_quarantined: bool = False
     send_wait_s: float = 120.0
+    deidentify: Deidentify | None = None
+    deidentify_key: bytes = field(default=b"", repr=False)
 
     def greeting(self, bundle: Path, key: bytes) -> dict[str, Any]:
         """What a child process is told when it starts."""
@@ -55,4 +60,7 @@ class Options:
             "given": given,
             "memory_mb": self.limits.memory_mb,
             "access": access,
+            "deidentify": None
+            if self.deidentify is None
+            else {"key": self.deidentify_key.hex(), "options": asdict(self.deidentify)},
         }

@@ -94,7 +94,7 @@ def read_source(entry: Entry, headers: Sequence[Dataset] | None = None) -> Sourc
         )
     with quiet():
         try:
-            found = list(headers) if headers is not None else _headers(entry.series)
+            found = list(headers) if headers is not None else headers_of(entry.series)
             identity = identity_of(
                 _raw_identity(found[0]), _declared(found[0])
             )  # first: a header that is read is a header decoded
@@ -124,7 +124,7 @@ def quiet() -> Iterator[None]:
                 logger.setLevel(level)
 
 
-def _headers(series: Series) -> list[Dataset]:
+def headers_of(series: Series) -> list[Dataset]:
     """The header of each file of the series, in order; pixels are not read."""
     found: dict[Any, int] = {}
     for frame in series.frames:
