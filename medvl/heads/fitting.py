@@ -1,4 +1,4 @@
-"""What is fitted on validation regions so that margins become verdicts: prior, calibrations and limits of disagreement."""
+"""What is kept of validation regions so that margins become verdicts: prior, calibrations, limits of disagreement, references."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from medvl.heads.priors import weigh_priors
 from medvl.heads.ways import Towers
 from medvl.heads.zeroshot import answered
 
+REFERENCES = 256
 Asked = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]
 
 
@@ -122,3 +123,13 @@ def _limit(fitted: Fitted, paraphrases: Paraphrases, part: Regions, rows_of: Map
         if np.isfinite(drawn[key]).all():
             here = margins[rows, columns.index(key)]
             fitted.limits[key] = limit_of(fitted.calibrations[key], here, drawn[key][rows])
+
+
+def reference_of(regions: Mapping[str, Regions]) -> dict[str, Tensor]:
+    """Region to the answers (n, K) of at most `REFERENCES` of its validation rows, in an order that tells nothing."""
+    rng, out = np.random.default_rng(0), dict[str, Tensor]()
+    for part in regions.values():
+        for region in dict.fromkeys(part.names):
+            rows = rng.permutation(np.flatnonzero([name == region for name in part.names]))[:REFERENCES]
+            out[region] = part.answers[torch.from_numpy(rows)].half()
+    return out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from medvl.errors import ConfigError, did_you_mean
 from medvl.evaluation.calibration import Method
 from medvl.evaluation.embedded import Embedded
 from medvl.heads.answering import Answering
-from medvl.heads.fitting import Fitted, Regions, fit_findings
+from medvl.heads.fitting import Fitted, Regions, fit_findings, reference_of
 from medvl.heads.ways import Streams, Towers
 from medvl.inference.asking import answering_of, drawn_of
 from medvl.models.bundle import Bundle, seal
@@ -52,6 +53,9 @@ def extend(
 ) -> Extended:
     """Calibrate a findings list on an embedded validation cohort, and write bundle and list together to `out`.
 
+    A list that asks every finding of the bundle takes the place of the bundle's own.
+    A bundle that answers by prompts and was made before reference regions were kept is given them.
+
     Args:
         bundle: whose weights stay as they are.
         findings: those that the bundle asks in other words replace its own; new ones are added.
@@ -76,6 +80,8 @@ def extend(
             f"no finding of {findings.name} has 5 present and 5 absent among the validation regions; embed more patients"
         )
     made = _write(bundle, _merged(own, findings), answering, fitted, drawn, out)
+    if isinstance(answering, Towers) and "reference.safetensors" not in bundle:
+        save_file(reference_of(parts), made / "reference.safetensors")
     told = {"findings": findings.sha256, "against": against, "method": method, "cohort": dict(validation.source)}
     return Extended(_seal(made, bundle, fitted, told), fitted)
 
@@ -94,6 +100,8 @@ def _check_source(bundle: Bundle, validation: Embedded, out: Path) -> None:
 
 def _merged(own: FindingList, findings: FindingList) -> FindingList:
     theirs = {f.key: f for f in findings.findings}
+    if all(f.key in theirs for f in own.findings):
+        return findings
     kept = [theirs.pop(f.key, f) for f in own.findings]
     listed = {"name": f"{own.name}+{findings.name}", "findings": [f.model_dump() for f in (*kept, *theirs.values())]}
     return load_findings(listed)
@@ -192,7 +200,8 @@ def _write(
     shutil.copytree(bundle.folder, out)
     asked = {f.key for f in answering.findings.findings}
     (out / "findings.yaml").write_text(
-        yaml.safe_dump(merged.model_dump(mode="json"), sort_keys=False, allow_unicode=True), encoding="utf-8"
+        yaml.safe_dump(merged.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120),
+        encoding="utf-8",
     )
     if isinstance(answering, Towers):
         bank = {**bundle.tensors("bank.safetensors"), **answering.bank}
@@ -209,12 +218,21 @@ def _seal(folder: Path, bundle: Bundle, fitted: Fitted, told: Mapping[str, Any])
     metrics["validation_auroc"] = {**metrics.get("validation_auroc", {}), **fitted.auroc}
     metrics["calibrated"] = [*metrics.get("calibrated", []), {**told, "from": bundle.sha256}]
     _json(folder / "metrics.json", metrics)
-    rows = "\n".join(f"| {key} | {value:.3f} |" for key, value in fitted.auroc.items())
-    card = bundle.text("README.md").rstrip()
-    who = f"Calibrated on validation patients of: {told['cohort'].get('cohort')}."
-    added = f"## Findings added\n\n{who}\n\n| finding | validation AUROC |\n|---|---|"
-    (folder / "README.md").write_text(f"{card}\n\n{added}\n{rows}\n", encoding="utf-8")
+    (folder / "README.md").write_text(_card(bundle.text("README.md"), fitted, told), encoding="utf-8")
     return seal(folder, folder.name, f"medvl {__version__}")
+
+
+def _card(card: str, fitted: Fitted, told: Mapping[str, Any]) -> str:
+    """The model card: scores in its tables brought up to date, findings that it does not list yet added at its end."""
+    added = []
+    for key, value in fitted.auroc.items():
+        row = f"| {key} | {value:.3f} |"
+        card, found = re.subn(rf"^\| {re.escape(key)} \|[^|\n]*\|$", row, card, flags=re.MULTILINE)
+        added += [] if found else [row]
+    labels = "what reports say" if told["against"] == "said" else "what is known otherwise"
+    who = f"by {told['method']}, against {labels}, on validation patients of: {told['cohort'].get('cohort')}."
+    card = f"{card.rstrip()}\n\n## Calibrated since\n\n{len(fitted.auroc)} findings, {who}\n"
+    return card + "\n".join(["", "| finding added | validation AUROC |", "|---|---|", *added, ""] if added else [])
 
 
 def _json(path: Path, values: Any) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from medvl import __version__
 from medvl.evaluation.outliers import IMAGE_SPREAD, Familiarity, fit
 from medvl.heads.answering import Answering, Read
-from medvl.heads.fitting import Fitted, Regions, choose_prior, fit_findings
+from medvl.heads.fitting import Fitted, Regions, choose_prior, fit_findings, reference_of
 from medvl.heads.paraphrases import DRAWS
 from medvl.heads.priors import null_answers
 from medvl.heads.ways import Towers, answering
@@ -38,7 +38,6 @@ from medvl.training.run import Workspace, stage_folder
 from medvl.training.samples import KindData, ages_and_outcomes, half_known
 
 BATCH = 64
-REFERENCES = 256
 LOOKS = 3000  # crops of a kind whose look is enough to know it
 
 
@@ -69,16 +68,6 @@ def regions_of(data: Mapping[str, KindData], read: Mapping[str, Read]) -> dict[s
         cases, columns = part.cohort.cases, [part.cohort.regions[int(c)] for c in part.texts.columns]
         labels = [cases[int(r)]["labels"][region] for r, region in zip(part.texts.rows, columns, strict=True)]
         out[name] = Regions(columns, np.asarray(part.texts.rows), read[name].answers, labels)
-    return out
-
-
-def reference_of(regions: Mapping[str, Regions]) -> dict[str, Tensor]:
-    """Region to the answers (n, K) of at most `REFERENCES` of its validation rows, in an order that tells nothing."""
-    rng, out = np.random.default_rng(0), dict[str, Tensor]()
-    for part in regions.values():
-        for region in dict.fromkeys(part.names):
-            rows = rng.permutation(np.flatnonzero([name == region for name in part.names]))[:REFERENCES]
-            out[region] = part.answers[torch.from_numpy(rows)].half()
     return out
 
 

@@ -233,6 +233,7 @@ def test_the_bundle_that_did_most_is_compared_and_others_are_counted(tmp_path: P
 def test_what_a_bundle_knows_of_its_validation() -> None:
     known = reference_of(open_bundle(bundle_folder("phantom-demo")))
     assert known.counts["renal_mass"] == (204, 603)
+    assert known.rows == {"kidney_left": 256, "kidney_right": 256, "chest": 256}
     assert "mass_cystic" in known.given and "renal_mass" not in known.given
     assert set(known.looks) == {"kidney_left", "kidney_right", "chest"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from medvl.inference.embed import embed_cohort
 from medvl.inference.extend import extend
 from medvl.inference.predictor import Predictor
 from medvl.inference.results import ResultsFolder
-from medvl.models.bundle import Bundle, open_bundle
+from medvl.models.bundle import Bundle, open_bundle, seal
 from medvl.text.prompts import FindingList, load_findings
 
 MINE = {
@@ -132,6 +133,33 @@ def test_a_list_is_calibrated_into_a_new_bundle(bundle: Bundle, validation: Embe
     assert "lesion@kidney_left" in new.tensors("bank.safetensors")
     assert [f.key for f in after.findings.findings] == [*(f.key for f in before.findings.findings), "lesion"]
     assert new.values("metrics.json")["calibrated"][0]["from"] == bundle.sha256
+
+
+def test_the_same_list_calibrated_anew_brings_an_older_bundle_up_to_date(
+    bundle: Bundle, validation: Embedded, tmp_path: Path
+) -> None:
+    folder = tmp_path / "old"
+    shutil.copytree(bundle.folder, folder)
+    for name in ("reference.safetensors", "paraphrases.json"):
+        (folder / name).unlink(missing_ok=True)
+    own = load_findings(bundle.text("findings.yaml"))
+    coded = {"scheme": "SCT", "value": "64033007", "meaning": "Kidney"}
+    listed = load_findings({"name": own.name, "findings": [{**f.model_dump(), "site": coded} for f in own.findings]})
+    old = seal(folder, "old", "tests")
+    made = extend(old, listed, replace(validation, source={**validation.source, "model_sha256": old.sha256}), tmp_path / "new")
+    new = made.bundle
+    assert load_findings(new.text("findings.yaml")) == listed
+    kept = new.tensors("reference.safetensors")
+    for region in ("kidney_left", "kidney_right", "chest"):
+        rows = validation.embedding[validation.usable & np.asarray(validation.rows["region"] == region)]
+        np.testing.assert_array_equal(np.sort(kept[region].numpy(), 0), np.sort(rows.astype(np.float16).astype(np.float32), 0))
+    assert set(new.values("paraphrases.json")["limits"]) == set(made.fitted.limits) == set(made.fitted.calibrations)
+    assert all(c.covariance is not None or c.slope < 1e-3 for c in made.fitted.calibrations.values())
+    for key, value in made.fitted.auroc.items():
+        assert new.text("README.md").count(f"| {key} |") == 1
+        assert f"| {key} | {value:.3f} |" in new.text("README.md")
+    weights = [(b.folder / "weights.safetensors").read_bytes() for b in (bundle, new)]
+    assert weights[0] == weights[1]
 
 
 @pytest.mark.parametrize("split", ["test", "train", ""])
