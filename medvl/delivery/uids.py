@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-_CHANGING = ("timings_s", "case_id")  # of one run, or of one results folder
+_CHANGING = ("timings_s", "made_at", "case_id")  # of one run, or of one results folder
 
 
 def uid_of(*parts: str) -> str:
