@@ -109,6 +109,9 @@ def infer(
     retry_quarantined: Annotated[
         bool, typer.Option("--retry-quarantined", help="Try studies again that were set aside for taking too much.")
     ] = False,
+    retry_refused: Annotated[
+        bool, typer.Option("--retry-refused", help="Send again what a PACS refused, once its login or rules are put right.")
+    ] = False,
     dicom: DicomOption = None,
     send: SendOption = None,
     credentials: CredentialsOption = None,
@@ -131,7 +134,7 @@ def infer(
     station = Station(
         bundle, out, device.value, findings, explain, readers, batch, bf16, timeout, memory, retry_quarantined, dicom,
         tuple(send or ()), credentials, ca_bundle, client_cert, allow_plain, ledger, deidentify, deidentify_key, dates.value,
-        retain_uids,
+        retain_uids, retry_refused,
     )  # fmt: skip
     raise typer.Exit(verb.run(inputs, station, masks=masks, as_json=as_json))
 

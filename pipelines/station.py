@@ -53,6 +53,7 @@ class Station:
     deidentify_key: Path | None = None
     dates: Literal["remove", "shift", "keep"] = "remove"
     retain_uids: bool = False
+    retry_refused: bool = False
 
     def kinds(self) -> tuple[str, ...]:
         """DICOM objects to make.
@@ -108,6 +109,7 @@ def open_run(station: Station, masks: Path | None = None) -> Run:
             given=given,
             ledger=station.ledger,
             retry_quarantined=station.retry_quarantined,
+            retry_refused=station.retry_refused,
             **_anonymity(station),
         )
         run = Run(predictor, station.out, options)
@@ -126,7 +128,7 @@ def work(run: Run, inputs: Iterable[Input] = (), until: Callable[[], bool] | Non
     def told(case_id: str, status: str, reason: str) -> None:
         nonlocal ended
         with lock:
-            ended += status != "no objects"
+            ended += status not in ("no objects", "waits")
             warn(f"[{ended}/{max(ended, len(run.errands.seen))}] study {case_id}: {status}{f' ({reason})' if reason else ''}")
 
     run.tell(told)

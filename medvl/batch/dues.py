@@ -31,11 +31,15 @@ class Dues:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
-    def owe(self, case_ids: Sequence[str], targets: Sequence[str]) -> None:
-        """Studies that are done already are to be sent to `targets` as well; what was sent or refused stays so."""
+    def owe(self, case_ids: Sequence[str], targets: Sequence[str], *, refused: bool = False) -> None:
+        """Studies that are done already are to be sent to `targets` too; what was sent stays so, and unless `refused` what was not."""
         with self._ledger.writing() as db:
             for case_id in case_ids:
                 enter(db, case_id, targets)
+                if refused:
+                    again = (deliveries.c.case_id == case_id) & deliveries.c.target.in_(targets)
+                    again &= deliveries.c.state == Sending.refused
+                    db.execute(deliveries.update().where(again).values(state=Sending.waiting, not_before=0.0))
 
     def unmade(self, limit: int = 1) -> list[tuple[str, dict[str, Any], dict[str, Any] | None]]:
         """Studies that are done and for which no DICOM objects were made yet: id, source and series."""

@@ -18,12 +18,15 @@ from medvl.batch.tables import State
 from medvl.errors import InputError
 from medvl.inference.predictor import Predictor
 from medvl.network.address import WebAddress
+from medvl.network.errors import retryable
 from medvl.records import Reason
 
 if TYPE_CHECKING:
     from medvl.batch.run import Run
 
+WAITS_S = (5.0, 10.0, 20.0, 40.0, 80.0)  # before a PACS that gave no answer is asked again
 _AGAIN = (State.skipped, State.failed)
+_BLOCK = 200
 
 
 class Errands:
@@ -40,6 +43,7 @@ class Errands:
         self._open = 0  # inputs whose studies are not yet in the ledger
         self._making: set[str] = set()
         self._failed_to_make: Counter[str] = Counter()
+        self._tries: Counter[str] = Counter()  # to fetch a study
         self.under_way = threading.Semaphore(run.options.readers + 2 * run.options.batch)
         self.over, self.idle = threading.Event(), threading.Event()
         self.seen: dict[str, str] = {}  # id to status of a study that was done before this run, empty else
@@ -108,16 +112,33 @@ class Errands:
         return ended
 
     def _query(self, address: WebAddress) -> None:
+        """Enter what a PACS finds; one that does not answer is asked again."""
+        entered: set[str] = set()
+        for wait_s in (*WAITS_S, None):
+            try:
+                self._ask(address, entered)
+                return
+            except InputError as error:
+                if wait_s is None or not retryable(error):
+                    self._unfit(f"input:{address.url}", None, State.failed, Reason(error.code, error.message))
+                    return
+                self._run.told(self._run.folder.case_id(f"input:{address.url}"), "waits", error.code)
+            if self._run.stop.wait(wait_s):
+                return
+
+    def _ask(self, address: WebAddress, entered: set[str]) -> None:
         block: list[tuple[str, Case]] = []
         try:
             for found in queried(address, self._run.options.access):
+                if found.identity in entered:
+                    continue
+                entered.add(found.identity)
                 block.append((found.identity, found.case))
-                if len(block) == 200:
+                if len(block) == _BLOCK:
                     self._enter(block)
                     block = []
-        except InputError as error:
-            self._unfit(f"input:{address.url}", None, State.failed, Reason(error.code, error.message))
-        self._enter(block)
+        finally:
+            self._enter(block)
 
     def _unfit(self, identity: str, path: Path | None, state: State, reason: Reason) -> list[str]:
         """An input of which no study could be told ends as one case."""
@@ -133,7 +154,7 @@ class Errands:
         if lost:
             run.ledger.anew(lost)
         resumed = set(kept) - set(lost)
-        run.dues.owe(sorted(resumed), run.options.targets)
+        run.dues.owe(sorted(resumed), run.options.targets, refused=run.options.retry_refused)
         for case in cases:
             self.seen[case.case_id] = "resumed" if case.case_id in resumed else ""
             if case.case_id in resumed:
@@ -184,8 +205,11 @@ class Errands:
             run.ready(ready(claimed, told, arrays))
             return
         except InputError as error:
-            if error.code == "pacs_unreachable":
-                self._later(claimed, error.code, error.message, 5.0 * claimed.attempts)
+            if retryable(error) and self._again(claimed, error):
+                self.under_way.release()
+                return  # what was fetched so far stays
+            if retryable(error):
+                run.ends(claimed.case_id, Ended(State.failed, error.code, error.message, series=claimed.series))
             else:
                 run.ends(claimed.case_id, Ended(State.skipped, error.code, error.message, series=claimed.series))
         except KilledError as error:
@@ -196,10 +220,19 @@ class Errands:
         shutil.rmtree(spool, ignore_errors=True)
         self.under_way.release()
 
-    def _later(self, claimed: Claimed, code: str, message: str, wait_s: float = 0.0) -> None:
+    def _again(self, claimed: Claimed, error: InputError) -> bool:
+        """Put back a study that the PACS did not give, which is not the study's fault; False when it was tried long enough."""
+        self._tries[claimed.case_id] += 1
+        tried = self._tries[claimed.case_id]
+        if tried > len(WAITS_S):
+            return False
+        self._run.ledger.later(claimed.case_id, error.code, error.message, WAITS_S[tried - 1])
+        return True
+
+    def _later(self, claimed: Claimed, code: str, message: str) -> None:
         """Another try, or the end of them."""
         run = self._run
-        state = run.ledger.back(claimed.case_id, run.options.limits.attempts, code, message, wait_s)
+        state = run.ledger.back(claimed.case_id, run.options.limits.attempts, code, message)
         if state == State.quarantined:
             reasons = [Reason(code, message)]
             record = run.folder.record(claimed.case_id, run.predictor.bundle, "failed", reasons, claimed.series, None)

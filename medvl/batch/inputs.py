@@ -10,10 +10,11 @@ from pathlib import Path
 
 from medvl.batch.ledger import Case
 from medvl.dicom.scan import short_hash
-from medvl.errors import ConfigError
+from medvl.errors import ConfigError, InputError
 from medvl.network.access import Access
 from medvl.network.address import WebAddress, is_address, parse
 from medvl.network.dicomweb import DicomWeb
+from medvl.network.errors import retryable
 
 _LISTS = (".csv", ".tsv", ".txt")
 Input = Path | WebAddress
@@ -81,7 +82,15 @@ def queried(address: WebAddress, access: Access) -> Iterator[Found]:
     """
     with DicomWeb(address, access) as web:
         for study in web.studies():
-            told = repr((study.n_instances, study.modalities)).encode()
             source = {"dicomweb": f"dicomweb+{address.url}", "study_uid": study.study_uid}
-            print_ = hashlib.sha256(told).hexdigest()
-            yield Found(short_hash(study.study_uid), Case("", source, fingerprint=print_))
+            yield Found(short_hash(study.study_uid), Case("", source, fingerprint=_print(web, study.study_uid)))
+
+
+def _print(web: DicomWeb, study_uid: str) -> str | None:
+    """Of the study's images alone, so that results stored in it change nothing; None where the PACS tells nothing of them."""
+    try:
+        return hashlib.sha256(repr(web.series(study_uid)).encode()).hexdigest()
+    except InputError as error:
+        if retryable(error):
+            raise
+        return None  # fetching it tells why

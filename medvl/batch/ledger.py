@@ -25,6 +25,8 @@ from medvl.errors import ConfigError
 
 LEASE_S = 60.0
 BUSY_S = 60.0
+DEATHS = 10  # runs that may die with a study in hand, for each attempt that the study itself may spoil
+_DIED = "its run died"
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class Ledger:
         """The next study that nobody works on; it then belongs to this process until it ends, or its lease does.
 
         Args:
-            attempts: a study that was begun so often and never ended is quarantined instead.
+            attempts: a study with which so many runs died, `DEATHS` times over, is quarantined instead.
         """
         now = time.time()
         with self.writing() as db:
@@ -172,13 +174,25 @@ class Ledger:
             alive = lives(row["owner"])
             if alive or (alive is None and row["lease_until"] > now):
                 continue
-            self._back(db, row, attempts, "worker_died", "the process that worked on it died; nothing was delivered")
+            self._orphaned(db, row, DEATHS * attempts)
 
-    def _back(self, db: Connection, row: Any, attempts: int, reason: str, message: str, wait_s: float = 0.0) -> State:
+    def _orphaned(self, db: Connection, row: Any, deaths: int) -> None:
+        """Take back a study whose run died. That was hardly its fault, as child processes read it: only one that many runs died
+        with is set aside."""
+        since = (events.c.case_id == row["case_id"]) & (events.c.what == _DIED) & (events.c.at >= row["queued_at"])
+        note(db, row["case_id"], _DIED, "worker_died")
+        values: dict[str, Any] = {"state": State.queued, "owner": None, "attempts": row["attempts"] - 1, "not_before": 0.0}
+        if db.execute(sa.select(sa.func.count()).select_from(events).where(since)).scalar_one() >= deaths:
+            told = {"reason": "worker_died", "message": "many runs died while they had it in hand; nothing was delivered"}
+            values |= {"state": State.quarantined, "ended_at": time.time(), **told}
+            note(db, row["case_id"], State.quarantined, "worker_died")
+        db.execute(studies.update().where(studies.c.case_id == row["case_id"]).values(**values))
+
+    def _back(self, db: Connection, row: Any, attempts: int, reason: str, message: str) -> State:
         tried_out = row["attempts"] >= attempts
         state = State.quarantined if tried_out else State.queued
         values: dict[str, Any] = {"state": state, "owner": None, "reason": reason, "message": message}
-        values |= {"ended_at": time.time()} if tried_out else {"not_before": time.time() + wait_s if wait_s else 0.0}
+        values |= {"ended_at": time.time()} if tried_out else {"not_before": 0.0}
         db.execute(studies.update().where(studies.c.case_id == row["case_id"]).values(**values))
         note(db, row["case_id"], "quarantined" if tried_out else "queued again", reason)
         return state
@@ -216,11 +230,20 @@ class Ledger:
                 enter(db, case_id, targets)
         return True
 
-    def back(self, case_id: str, attempts: int, reason: str, message: str, wait_s: float = 0.0) -> State:
+    def back(self, case_id: str, attempts: int, reason: str, message: str) -> State:
         """Put a study back into the queue, or set it aside when it was begun `attempts` times; returns where it is now."""
         with self.writing() as db:
             row = db.execute(sa.select(studies).where(studies.c.case_id == case_id)).mappings().one()
-            return self._back(db, row, attempts, reason, message, wait_s)
+            return self._back(db, row, attempts, reason, message)
+
+    def later(self, case_id: str, reason: str, message: str, wait_s: float) -> None:
+        """Put a study back for a while for a reason that is not its own, such as a PACS that is down: this try does not count."""
+        with self.writing() as db:
+            values = {"state": State.queued, "owner": None, "reason": reason, "message": message}
+            values |= {"attempts": studies.c.attempts - 1, "not_before": time.time() + wait_s}
+            mine = (studies.c.case_id == case_id) & (studies.c.owner == self.owner) & (studies.c.state == State.running)
+            db.execute(studies.update().where(mine).values(**values))
+            note(db, case_id, "queued again", reason)
 
     def anew(self, case_ids: Sequence[str]) -> None:
         """Queue studies again that had ended, such as those whose results are gone."""

@@ -30,6 +30,7 @@ class Options:
         given: places of regions of a single study.
         ledger: file or server address; ``ledger.sqlite`` in the results folder by default.
         retry_quarantined: try studies again that were set aside.
+        retry_refused: send again what a PACS refused.
         deidentify: take identity out of the DICOM objects in this way; `deidentify_key` (32 bytes or more) makes ids, UIDs and
             shifts, so that with the same key they fit images that `medvl deidentify` wrote.
         send_wait_s: how long a run stays for a PACS that does not answer, after all else is done.
@@ -46,6 +47,7 @@ class Options:
     given: Mapping[str, Place] | None = None
     ledger: Path | str | None = None
     retry_quarantined: bool = False
+    retry_refused: bool = False
     send_wait_s: float = 120.0
     deidentify: Deidentify | None = None
     deidentify_key: bytes = field(default=b"", repr=False)

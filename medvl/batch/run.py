@@ -69,6 +69,7 @@ class Run:
         self._guarded(disk_guard, self.folder.out, self.options.limits.min_free_bytes)
         if self.stop.set:
             return summary_of(self)
+        self.folder.tidy()
         for source in inputs:
             self.errands.put(source)
         greeting = self.options.greeting(self.predictor.bundle.folder, self.folder.key)

@@ -40,6 +40,10 @@ class Stop:
         """Whether to stop."""
         return self._event.is_set()
 
+    def wait(self, seconds: float) -> bool:
+        """Wait so long, or until a reason to stop comes; whether it came."""
+        return self._event.wait(seconds)
+
     def now(self, code: str, message: str) -> None:
         """Stop; the first reason given stands."""
         with self._lock:

@@ -99,6 +99,29 @@ class DicomWeb:
         for item in self._all(search, STUDY_UID, "searching for studies"):
             yield FoundStudy(text(item, STUDY_UID), count(item, N_OF_STUDY), texts(item, MODALITIES))
 
+    def series(self, study_uid: str, modality: str = "CT") -> list[tuple[str, int | None]]:
+        """UID and number of instances of the study's series of one modality, in the order of their UIDs."""
+        if not is_uid(study_uid):
+            raise refused("the study has no valid Study Instance UID; correct it in the PACS")
+
+        def search(offset: int, limit: int) -> Any:
+            return self._client.search_for_series(
+                study_uid,
+                search_filters={"Modality": modality},
+                fields=["Modality", "NumberOfSeriesRelatedInstances"],
+                limit=limit,
+                offset=offset,
+            )
+
+        found = [
+            (text(item, SERIES_UID), count(item, N_OF_SERIES))
+            for item in self._all(search, SERIES_UID, "searching for series")
+            if text(item, MODALITY) == modality
+        ]
+        if not all(is_uid(uid) for uid, _ in found):
+            raise refused("a series of the study has no valid Series Instance UID; correct it in the PACS")
+        return sorted(found)
+
     def fetch(self, study_uid: str, folder: Path, *, max_bytes: int, modality: str = "CT") -> int:
         """Write the study's images of one modality to `folder` as 000001.dcm, 000002.dcm..., byte for byte as stored.
 
@@ -117,9 +140,7 @@ class DicomWeb:
             InputError: also ``too_large``.
             OSError: the folder cannot be written to.
         """
-        if not is_uid(study_uid):
-            raise refused("the study has no valid Study Instance UID; correct it in the PACS")
-        wanted = self._series(study_uid, modality)
+        wanted = self.series(study_uid, modality)
         fetched = Fetched(folder, dict(wanted), max_bytes)
         for uid, expected in wanted:
             if not fetched.has(uid):
@@ -156,27 +177,6 @@ class DicomWeb:
                     return False
                 raise
         return any(text(item, SOP_UID) == sop_uid for item in self._found(found))
-
-    def _series(self, study_uid: str, modality: str) -> list[tuple[str, int | None]]:
-        """UID and number of instances of the study's series of the modality, in the order of their UIDs."""
-
-        def search(offset: int, limit: int) -> Any:
-            return self._client.search_for_series(
-                study_uid,
-                search_filters={"Modality": modality},
-                fields=["Modality", "NumberOfSeriesRelatedInstances"],
-                limit=limit,
-                offset=offset,
-            )
-
-        found = [
-            (text(item, SERIES_UID), count(item, N_OF_SERIES))
-            for item in self._all(search, SERIES_UID, "searching for series")
-            if text(item, MODALITY) == modality
-        ]
-        if not all(is_uid(uid) for uid, _ in found):
-            raise refused("a series of the study has no valid Series Instance UID; correct it in the PACS")
-        return sorted(found)
 
     def _all(self, search: Callable[[int, int], Any], key: str, doing: str) -> Iterator[dict[str, Any]]:
         """All pages of a search, each match once.
