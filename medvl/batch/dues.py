@@ -32,7 +32,7 @@ class Dues:
         self._ledger = ledger
 
     def owe(self, case_ids: Sequence[str], targets: Sequence[str], *, refused: bool = False) -> None:
-        """Studies that are done already are to be sent to `targets` too; what was sent stays so, and unless `refused` what was not."""
+        """Studies that are done already are to be sent to `targets` too; sent ones stay, and refused ones unless `refused`."""
         with self._ledger.writing() as db:
             for case_id in case_ids:
                 enter(db, case_id, targets)
