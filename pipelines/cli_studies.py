@@ -205,14 +205,27 @@ def listen(
     raise typer.Exit(verb.run(door, station, as_json=as_json))
 
 
-@app.command(epilog=examples("medvl view --results results", "medvl view --results results --port 8600 --no-browser"))
+@app.command(
+    epilog=examples(
+        "medvl view --results results",
+        "medvl view --results results --port 8600 --no-browser",
+        "medvl view --results results --index index --bundle phantom-demo",
+    )
+)
 def view(
     results: Annotated[Path, typer.Option("--results", "-r", metavar="DIR", help="What `medvl infer` wrote.")],
     port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="Port on this machine.")] = 8501,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+    index: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Index of `medvl index build`, in which similar cases are sought.")
+    ] = None,
+    bundle: Annotated[
+        str | None, typer.Option("--bundle", "-b", metavar="NAME", help="The results' bundle: for free prompts and other ages.")
+    ] = None,
+    show_text: Annotated[bool, typer.Option("--show-text", help="Show reviewers the reports of similar cases.")] = False,
 ) -> None:
     """Open the viewer page on the results of `medvl infer`; it serves this machine only."""
     existing(results)
     from . import view as verb
 
-    raise typer.Exit(verb.run(results, port=port, open_browser=browser))
+    raise typer.Exit(verb.run(results, port=port, open_browser=browser, index=index, bundle=bundle, show_text=show_text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 ADDRESS = "127.0.0.1"
@@ -30,12 +31,19 @@ SETTINGS: dict[str, str | tuple[str, ...]] = {
 }
 
 
-def command(results: Path, *, port: int, open_browser: bool) -> list[str]:
-    """Arguments of the process that serves `results` on the loopback address until it is stopped."""
+def command(results: Path, *, port: int, open_browser: bool, extras: Sequence[str] = ()) -> list[str]:
+    """Arguments of the process that serves `results` on the loopback address until it is stopped.
+
+    Args:
+        results: what `medvl infer` wrote.
+        port: to listen on.
+        open_browser: whether Streamlit opens one.
+        extras: of `medvl_ui.extras.options`.
+    """
     settings = SETTINGS | {"server.port": str(port), "server.headless": str(not open_browser).lower()}
     page = Path(__file__).with_name("viewer_server.py")
     options: list[str] = []
     for name, value in settings.items():
         for item in (value,) if isinstance(value, str) else value:
             options += [f"--{name}", item]
-    return [sys.executable, "-m", "streamlit", "run", str(page), *options, "--", str(results.resolve())]
+    return [sys.executable, "-m", "streamlit", "run", str(page), *options, "--", str(results.resolve()), *extras]

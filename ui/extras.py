@@ -1,0 +1,99 @@
+"""What a viewer may be given beside the results: an index of cases, a bundle, and leave to show the texts of other cases.
+
+Each is opened when a pane first asks for it, once a process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from medvl.inference.predictor import Predictor
+    from medvl.models.bundle import Bundle
+    from medvl.retrieval.store import Index
+
+
+@dataclass(frozen=True, eq=False)
+class Extras:
+    """The options of this viewer.
+
+    Args:
+        index: folder that `medvl index build` wrote.
+        bundle: folder of the bundle that made the results.
+        show_text: whether report texts of the index may be shown at all; roles narrow it further.
+        lock: held while the model answers: one question at a time.
+    """
+
+    index: Path | None = None
+    bundle: Path | None = None
+    show_text: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    @cached_property
+    def opened_index(self) -> Index | None:
+        """The index; None when none was given.
+
+        Raises:
+            ConfigError: there is none in the folder.
+        """
+        from medvl.retrieval.store import Index
+
+        return Index.open(self.index) if self.index else None
+
+    @cached_property
+    def opened_bundle(self) -> Bundle | None:
+        """The bundle, verified; None when none was given.
+
+        Raises:
+            BundleError: files are missing or altered.
+        """
+        from medvl.models.bundle import open_bundle
+
+        return open_bundle(self.bundle) if self.bundle else None
+
+    @cached_property
+    def predictor(self) -> Predictor | None:
+        """The bundle's model, loaded for free questions; None when no bundle was given.
+
+        Raises:
+            BundleError: as `opened_bundle`.
+        """
+        from medvl.inference.predictor import Predictor
+
+        return Predictor(self.opened_bundle) if self.opened_bundle else None
+
+
+_open: list[Extras] = []
+
+
+def open_extras(given: Extras) -> Extras:
+    """Make these the options of this process."""
+    _open[:] = [given]
+    return given
+
+
+def extras() -> Extras:
+    """The options of this process; none when nothing was said."""
+    return _open[0] if _open else open_extras(Extras())
+
+
+def options(index: Path | None, bundle: Path | None, *, show_text: bool) -> list[str]:
+    """Arguments of the serving process from which `parsed` reads the options."""
+    paths = [part for name, path in (("--index", index), ("--bundle", bundle)) if path for part in (name, str(path.resolve()))]
+    return [*paths, *(["--show-text"] if show_text else [])]
+
+
+def parsed(arguments: Sequence[str]) -> Extras:
+    """Options among the arguments of the serving process; others are left to their owners."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--index", type=Path)
+    parser.add_argument("--bundle", type=Path)
+    parser.add_argument("--show-text", action="store_true")
+    known, _ = parser.parse_known_args(arguments)
+    return Extras(known.index, known.bundle, known.show_text)
