@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from postgres import postgres
 
 from medvl.batch.dues import Dues
 from medvl.batch.ledger import Case, Ended, Ledger
@@ -27,30 +26,8 @@ from medvl.errors import ConfigError
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """The address of a PostgreSQL server of this test's own."""
-    pytest.importorskip("psycopg", reason="the server extra is not installed")
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin")) if Path("/usr/lib/postgresql").is_dir() else []
-    if not programs or os.geteuid() != 0 or shutil.which("runuser") is None:
-        pytest.skip("no PostgreSQL, or not root to start one as its own user")
-    folder = Path(tempfile.mkdtemp(prefix="medvl-pg-"))  # not below pytest's own folder, which only its owner may enter
-    folder.chmod(0o755)
-    data, socket = folder / "data", folder / "socket"
-    for path in (data, socket):
-        path.mkdir()
-        shutil.chown(path, "postgres")
-
-    def as_postgres(*command: str) -> None:
-        done = subprocess.run(
-            ["runuser", "-u", "postgres", "--", *command], check=False, capture_output=True, cwd=folder, text=True
-        )
-        log = data / "log"
-        assert done.returncode == 0, done.stdout + done.stderr + (log.read_text() if log.exists() else "")
-
-    as_postgres(str(programs[-1] / "initdb"), "-D", str(data), "-A", "trust")
-    options = f"-c listen_addresses='' -c unix_socket_directories={socket}"
-    as_postgres(str(programs[-1] / "pg_ctl"), "-D", str(data), "-l", str(data / "log"), "-w", "-o", options, "start")
-    yield f"postgresql://postgres@/postgres?host={socket}"
-    as_postgres(str(programs[-1] / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
-    shutil.rmtree(folder)
+    with postgres() as address:
+        yield address
 
 
 @pytest.fixture(params=["file", "server"])

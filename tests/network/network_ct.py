@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import socket
 import warnings
 from pathlib import Path
 
@@ -49,10 +48,3 @@ def write(folder: Path, n: int = 4, *, study: str = "", series: str = "", modali
             paths.append(folder / f"{modality}-{number:03d}")
             ct(number, study, series, modality=modality, size=size).save_as(paths[-1], enforce_file_format=True)
     return paths
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

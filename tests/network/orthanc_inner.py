@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import pytest
-from network_ct import free_port, write
+from network_ct import write
+from orthanc import LOGIN, Pacs, new_pacs
 from pydicom import dcmread
 
 from medvl.errors import InputError
@@ -22,61 +18,12 @@ from medvl.network.address import PeerAddress, WebAddress, parse
 from medvl.network.dicomweb import DicomWeb
 from medvl.network.errors import retryable
 
-LOGIN = Access(user="night", password="planted-secret")
-
-
-@dataclass
-class Pacs:
-    """A running Orthanc."""
-
-    web: str
-    dicom: int
-    process: subprocess.Popen[bytes]
-
-
-def start(folder: Path) -> Pacs:
-    """Start an Orthanc of its own and wait until it answers."""
-    folder.mkdir(parents=True, exist_ok=True)
-    http, dicom = free_port(), free_port()
-    config = {
-        "Name": "TEST",
-        "StorageDirectory": str(folder / "db"),
-        "IndexDirectory": str(folder / "db"),
-        "HttpPort": http,
-        "DicomPort": dicom,
-        "DicomAet": "ORTHANC",
-        "Plugins": ["/usr/share/orthanc/plugins/libOrthancDicomWeb.so"],
-        "RemoteAccessAllowed": True,
-        "AuthenticationEnabled": True,
-        "RegisteredUsers": {LOGIN.user: LOGIN.password},
-    }
-    (folder / "orthanc.json").write_text(json.dumps(config))
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(["Orthanc", str(folder / "orthanc.json")], stdout=log, stderr=log)
-    end = time.monotonic() + 30
-    while not answers(f"http://127.0.0.1:{http}/"):
-        assert process.poll() is None and time.monotonic() < end, (folder / "log").read_text()
-        time.sleep(0.1)
-    return Pacs(f"dicomweb+http://127.0.0.1:{http}/dicom-web", dicom, process)
-
-
-def answers(url: str) -> bool:
-    """True once an HTTP server answers anything."""
-    try:
-        urlopen(url, timeout=5)
-    except HTTPError as error:
-        error.close()
-    except OSError:
-        return False
-    return True
-
 
 @pytest.fixture(scope="module")
 def pacs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pacs]:
-    found = start(tmp_path_factory.mktemp("orthanc"))
+    found = new_pacs(tmp_path_factory.mktemp("orthanc")).start()
     yield found
-    found.process.kill()
-    found.process.wait(30)
+    found.stop()
 
 
 def web(text: str) -> WebAddress:

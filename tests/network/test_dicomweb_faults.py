@@ -14,7 +14,8 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from network_ct import free_port, write
+from network_ct import write
+from orthanc import free_port
 
 from medvl.errors import InputError
 from medvl.network import dicomweb, store_scu
