@@ -30,6 +30,7 @@ def draw() -> None:
         _empty()
     else:
         _study(study)
+        volume_view.read_ahead(studies, study)
 
 
 def _empty() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 
+from .read_ahead import ReadAhead
 from .results import study_file
 from .volumes import Picture, PictureCache, read_heatmap, read_image
 
@@ -29,6 +31,11 @@ class Station:
     root: Path
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     pictures: PictureCache = field(default_factory=PictureCache, repr=False)
+
+    @cached_property
+    def ahead(self) -> ReadAhead:
+        """What reads the next study's image before it is asked for."""
+        return ReadAhead(lambda case_id: self.picture(case_id, IMAGE))
 
     def picture(self, case_id: str, name: str) -> Picture:
         """The image (``name == "image"``) or a heat map (its path in the study folder).

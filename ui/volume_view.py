@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import streamlit as st
 
 from medvl.errors import InputError
@@ -41,6 +44,13 @@ def load_picture(study: Study) -> Picture | None:
         return None
 
 
+def read_ahead(studies: Sequence[Study], study: Study) -> None:
+    """Read the image of the next study of the worklist in the background, so that it opens at once."""
+    readable = [other.case_id for other in studies if other.status == "done"]
+    after = readable[readable.index(study.case_id) + 1 :] if study.case_id in readable else readable
+    station().ahead.wish(after[:1])
+
+
 def show(study: Study, picture: Picture, finding: FindingRecord | None, jump: str) -> bool:
     """Draw the component; False when the browser reported that it cannot run it.
 
@@ -50,7 +60,53 @@ def show(study: Study, picture: Picture, finding: FindingRecord | None, jump: st
         finding: whose evidence is laid over the image; None for the image alone.
         jump: changes whenever the reader asks to be taken to the finding.
     """
-    data = {
+    return _draw("volume_view", _described(study, picture, finding, target_lps(study, finding) if finding else None, jump))
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of two studies beside each other.
+
+    Args:
+        title: short heading; plain text.
+        study: the study, of the open results folder.
+        picture: its image.
+        finding: whose evidence is laid over it; None for the image alone.
+        anchor_lps: the place that corresponds to the other side's, in LPS mm of this patient; both sides open there and keep
+            the same distance from it, in mm along the patient's axes. None: the same share of the scanned length.
+    """
+
+    title: str
+    study: Study
+    picture: Picture
+    finding: FindingRecord | None = None
+    anchor_lps: tuple[float, float, float] | None = None
+
+
+def show_pair(left: Side, right: Side, *, jump: str, key: str = "pair") -> bool:
+    """Draw two studies with linked cursor, scrolling and window; False when the browser reported that it cannot.
+
+    Args:
+        left: the study being read.
+        right: the study it is compared with.
+        jump: changes whenever the reader asks to be taken to the anchors.
+        key: name of the pair; two pairs on one page need two.
+    """
+    drawn = []
+    for column, side, name in zip(st.columns(2, gap="small"), (left, right), ("left", "right"), strict=True):
+        data = _described(side.study, side.picture, side.finding, side.anchor_lps, jump)
+        anchor = None if side.anchor_lps is None else list(side.anchor_lps)
+        data |= {"title": side.title, "preset": default_window(left.study), "link": {"group": key, "anchor": anchor}}
+        with column:
+            drawn.append(_draw(f"{key}_{name}", data))
+    return all(drawn)
+
+
+def _described(
+    study: Study, picture: Picture, finding: FindingRecord | None, point: tuple[float, float, float] | None, jump: str
+) -> dict[str, Any]:
+    """What the component is told of one study; `point` is where it opens."""
+    return {
         "script": script_url(),
         "presets": [{"id": name, "label": name, "window": list(window)} for name, window in WINDOWS_HU.items()],
         "preset": default_window(study),
@@ -60,12 +116,15 @@ def show(study: Study, picture: Picture, finding: FindingRecord | None, jump: st
             "shape": list(picture.geometry.shape_dhw),
             "axes": picture.geometry.axes,
             "toPatient": picture.geometry.affine_lps.ravel().tolist(),
+            "fromPatient": np.linalg.inv(picture.geometry.affine_lps).ravel().tolist(),
         },
         "overlay": _overlay(study, picture.geometry, finding),
-        "cursor": _cursor(study, picture.geometry, finding, jump),
+        "cursor": _cursor(study, picture.geometry, point, jump),
     }
-    result = _component(key="volume_view", data=data, on_failed_change=_ignore, on_renew_change=_renew)
-    return not result.get("failed")
+
+
+def _draw(key: str, data: dict[str, Any]) -> bool:
+    return not _component(key=key, data=data, on_failed_change=_ignore, on_renew_change=_renew).get("failed")
 
 
 def default_window(study: Study) -> str:
@@ -103,8 +162,7 @@ def target_lps(study: Study, finding: FindingRecord) -> tuple[float, float, floa
     return finding.peak_lps or middle
 
 
-def _cursor(study: Study, image: Geometry, finding: FindingRecord | None, jump: str) -> dict[str, Any] | None:
-    point = target_lps(study, finding) if finding else None
+def _cursor(study: Study, image: Geometry, point: tuple[float, float, float] | None, jump: str) -> dict[str, Any] | None:
     if point is None or not bool(image.contains(point)):
         return None
     return {"id": f"{study.case_id}/{jump}", "index": image.to_index(point).tolist()}

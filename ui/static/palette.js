@@ -5,12 +5,12 @@ const HEAT = [[13, 8, 135], [106, 0, 168], [177, 42, 144], [225, 100, 98], [252,
 
 export const pack = (r, g, b, a) => ((a << 24) | (b << 16) | (g << 8) | r) >>> 0;
 
-// 65536 greys; entry value + 32768 shows that HU under a window of `width` around `level`.
-export function greys(width, level) {
+// 65536 greys; entry value + 32768 shows that HU under a window of `width` around `level`, bright for dense or the other way.
+export function greys(width, level, inverted) {
   const table = new Uint32Array(65536);
   const low = level - width / 2;
   for (let i = 0; i < 65536; i++) {
-    const grey = Math.max(0, Math.min(255, Math.round(((i - 32768 - low) / width) * 255)));
+    const bright = Math.max(0, Math.min(255, Math.round(((i - 32768 - low) / width) * 255))), grey = inverted ? 255 - bright : bright;
     table[i] = pack(grey, grey, grey, 255);
   }
   return table;

@@ -1,4 +1,5 @@
-// One plane of the three: cuts its slice from the volume, draws it with the right aspect, and turns the pointer into voxels.
+// One plane of the three: draws its slice with the right aspect, and turns the pointer into voxels.
+import { SLABS, cut, span } from "./slab.js";
 
 const OPPOSITE = { R: "L", L: "R", A: "P", P: "A", I: "S", S: "I" };
 // normal: the axis scrolled through; column, row: axes across and down the screen; up: rows run against their axis;
@@ -37,6 +38,10 @@ export class Plane {
       canvas.width = volume.shape[this.column];
       canvas.height = volume.shape[this.row];
     }
+    this.values = new Int16Array(this.slice.width * this.slice.height);
+    this.image = new ImageData(this.slice.width, this.slice.height);
+    this.pixels = new Uint32Array(this.image.data.buffer);
+    this.held = this.heldHeat = null;
     const across = volume.axes[this.column], down = this.up ? OPPOSITE[volume.axes[this.row]] : volume.axes[this.row];
     [OPPOSITE[across], across, OPPOSITE[down], down].forEach((letter, k) => { this.letters[k].textContent = letter; });
   }
@@ -114,39 +119,55 @@ export class Plane {
     return index;
   }
 
-  draw(cursor, greys, overlay, heats) {
+  // The exact place under a pointer event on the slice that is shown, as a fractional voxel index inside the volume.
+  pointed(event, cursor) {
+    const [px, py] = this.pixel(event), { x, y, dx, dy } = this.place(), index = [...cursor];
+    const clamp = (value, axis) => Math.max(-0.5, Math.min(this.volume.shape[axis] - 0.5, value - 0.5));
+    const row = clamp((py - y) / dy, this.row);
+    index[this.column] = clamp((px - x) / dx, this.column);
+    index[this.row] = this.up ? this.volume.shape[this.row] - 1 - row : row;
+    return index;
+  }
+
+  // First and last slice that the plane shows.
+  span(cursor, slab) {
+    const { shape, spacing } = this.volume;
+    return span(cursor[this.normal], shape[this.normal], spacing[this.normal], SLABS[slab].mm);
+  }
+
+  // view: cursor, greys, overlay (or null), heats, slab, crossed, lines.
+  draw(view) {
     this.fit();
-    const context = this.canvas.getContext("2d"), { x, y, dx, dy } = this.place();
+    const { cursor, overlay, lines } = view, context = this.canvas.getContext("2d"), { x, y, dx, dy } = this.place();
     context.fillStyle = "#000";
     context.fillRect(0, 0, this.canvas.width, this.canvas.height);
-    this.#cut(cursor[this.normal], greys);
+    this.#paint(view);
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";
     context.drawImage(this.slice, x, y, dx * this.slice.width, dy * this.slice.height);
     if (overlay?.values) {
-      this.#cutHeat(cursor[this.normal], overlay, heats);
+      this.#paintHeat(cursor[this.normal], overlay, view.heats);
       context.drawImage(this.heat, x, y, dx * this.heat.width, dy * this.heat.height);
     }
-    this.#cross(context, ...this.pin(cursor));
+    if (view.crossed) this.#cross(context, ...this.pin(cursor));
+    lines.draw(context, this, cursor);
   }
 
-  #steps() {
-    const strides = [this.volume.sliceLength, this.volume.shape[2], 1];
-    return { normal: strides[this.normal], row: strides[this.row], column: strides[this.column] };
+  // Cuts anew only what is new: scrolling one plane leaves the two others as they are.
+  #paint({ cursor, slab, greys }) {
+    const { width, height } = this.slice, range = this.span(cursor, slab), wanted = [...range, slab, this.volume.received].join();
+    const stale = this.held !== wanted;
+    if (stale) cut(this.volume, this, range, SLABS[slab].mode, this.values);
+    if (!stale && this.shown === greys) return;
+    this.held = wanted;
+    this.shown = greys;
+    for (let i = 0, n = width * height; i < n; i++) this.pixels[i] = greys[this.values[i] + 32768];
+    this.slice.getContext("2d").putImageData(this.image, 0, 0);
   }
 
-  #cut(at, greys) {
-    const { width, height } = this.slice, context = this.slice.getContext("2d");
-    const image = context.createImageData(width, height), pixels = new Uint32Array(image.data.buffer);
-    const step = this.#steps(), hu = this.volume.hu;
-    for (let r = 0, out = 0; r < height; r++) {
-      let from = at * step.normal + (this.up ? height - 1 - r : r) * step.row;
-      for (let c = 0; c < width; c++, from += step.column) pixels[out++] = greys[hu[from] + 32768];
-    }
-    context.putImageData(image, 0, 0);
-  }
-
-  #cutHeat(at, overlay, heats) {
+  #paintHeat(at, overlay, heats) {
+    if (this.heldHeat?.overlay === overlay && this.heldHeat.at === at && this.heldHeat.heats === heats) return;
+    this.heldHeat = { overlay, at, heats };
     const { width, height } = this.heat, context = this.heat.getContext("2d");
     const image = context.createImageData(width, height), pixels = new Uint32Array(image.data.buffer);
     const m = overlay.fromVolume, [n, row, column] = [this.normal, this.row, this.column];

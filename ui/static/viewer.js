@@ -1,37 +1,37 @@
-// The reading pane: three linked planes, window, overlay and cursor. All texts are set as textContent.
-import { greys, heatColour, heats } from "./palette.js";
+// The reading pane: three linked planes, window, slab, overlay, distances and cursor. All texts are set as textContent.
+import { Lines } from "./lines.js";
+import { counterpart, join, leave, partners } from "./links.js";
+import { greys, heats } from "./palette.js";
 import { PLANES, Plane } from "./planes.js";
+import { listen } from "./pointer.js";
+import { SLABS } from "./slab.js";
+import { Tools, make } from "./tools.js";
 import { Overlay, Volume, apply } from "./volume.js";
 
 const viewers = new WeakMap();
-const NOTCH = 50; // wheel delta of one slice
-const HINT = "wheel: slices   drag: cursor   right drag: window   Ctrl wheel: zoom   middle drag: pan   double click: one plane";
-const make = (tag, className, parent, text) => {
-  const made = document.createElement(tag);
-  made.className = className;
-  if (text !== undefined) made.textContent = text;
-  parent.append(made);
-  return made;
-};
-
 export const millimetres = (value, positive, negative) => `${value < 0 ? negative : positive} ${Math.abs(value).toFixed(1)}`;
 const SIGNS = [["L", "R"], ["P", "A"], ["S", "I"]]; // patient x, y, z of LPS
+const START = { slab: 0, inverted: false, crossed: true };
 
 class Viewer {
   constructor(root, ask) {
     Object.assign(this, { ask, volume: null, overlay: null, cursor: [0, 0, 0], opacity: 0.6, showHeat: true, jumped: null, renewed: null });
+    Object.assign(this, START, { measuring: false, linked: true, anchor: null, opened: 0, lines: new Lines(), heats: heats(0.6) });
     this.pane = make("div", "pane", root);
+    this.heading = make("div", "heading", this.pane);
     this.bar = make("div", "bar", this.pane);
     this.grid = make("div", "grid", this.pane);
     this.status = make("div", "status", this.pane);
-    make("div", "hint", this.pane, HINT);
     this.planes = PLANES.map((kind) => new Plane(kind, this.grid));
-    this.planes.forEach((plane) => this.#listen(plane));
+    this.planes.forEach((plane) => listen(this, plane));
+    this.active = this.planes[0];
+    this.pane.addEventListener("keydown", (event) => this.#key(event));
     this.resize = new ResizeObserver(() => this.redraw());
     this.planes.forEach((plane) => this.resize.observe(plane.box));
   }
 
   dispose() {
+    leave(this);
     this.resize.disconnect();
     this.loading?.abort();
     this.loadingHeat?.abort();
@@ -39,7 +39,9 @@ class Viewer {
 
   // Called at every change of the page's data: load what is new, keep what is already here.
   show(data) {
-    if (!this.presets) this.#tools(data);
+    this.data = data;
+    if (!this.tools) this.#begin(data);
+    this.heading.textContent = data.title ?? "";
     if (this.volume?.id !== data.volume.id || this.failed) this.#open(data);
     if (this.overlay?.id !== data.overlay?.id) this.#openHeat(data.overlay);
     if (data.cursor && this.jumped !== data.cursor.id) {
@@ -50,6 +52,19 @@ class Viewer {
     this.redraw();
   }
 
+  #begin(data) {
+    this.tools = new Tools(this, data);
+    this.window = this.#firstWindow();
+    this.pane.classList.toggle("compact", Boolean(data.link));
+    if (!data.link) return;
+    join(this, data.link.group);
+    this.grid.dataset.only = "Axial"; // two studies share the width of one
+  }
+
+  #firstWindow() {
+    return this.data.presets.find((preset) => preset.id === this.data.preset).window;
+  }
+
   #open(data) {
     this.loading?.abort();
     this.loading = new AbortController();
@@ -57,9 +72,15 @@ class Viewer {
     this.jumped = null;
     const volume = new Volume(data.volume);
     this.volume = volume;
-    this.cursor = (data.cursor?.index ?? volume.shape.map((n) => n / 2)).map((n, axis) => this.#inside(n, axis));
+    this.anchor = data.link?.anchor ?? null;
+    this.pane.dataset.opened = ++this.opened;
+    this.pane.dataset.shown = this.pane.dataset.ready = "false";
+    const [beside] = this.group ? partners(this) : [];
+    const start = data.cursor?.index ?? (beside ? counterpart(beside, this) : volume.shape.map((n) => n / 2));
+    this.cursor = start.map((n, axis) => this.#inside(n, axis));
+    this.lines.open(volume);
     this.planes.forEach((plane) => plane.attach(volume));
-    this.setWindow(...(this.window ?? this.presets.find((preset) => preset.id === data.preset).window));
+    this.#setGreys();
     const fresh = (held) => { if (held === this.volume) this.redraw(); };
     volume.load(data.volume.url, this.cursor[0], fresh, this.loading.signal).catch((error) => this.#failed(error));
   }
@@ -67,7 +88,7 @@ class Viewer {
   #openHeat(description) {
     this.loadingHeat?.abort();
     this.overlay = null;
-    this.heatTools.hidden = !description;
+    this.tools.heat.hidden = !description;
     if (!description) return;
     const overlay = new Overlay(description);
     this.overlay = overlay;
@@ -97,85 +118,9 @@ class Viewer {
     return true;
   }
 
-  #tools(data) {
-    this.presets = data.presets;
-    const group = make("div", "group", this.bar);
-    this.presetButtons = this.presets.map((preset, k) => {
-      const button = make("button", "", group, preset.label);
-      button.title = `Width ${preset.window[0]}, level ${preset.window[1]} (key ${k + 1})`;
-      button.addEventListener("click", () => this.setWindow(...preset.window));
-      return button;
-    });
-    this.windowText = make("span", "window", this.bar);
-    this.fitButton = make("button", "", this.bar, "Fit");
-    this.fitButton.title = "Whole slices again (key F)";
-    this.fitButton.addEventListener("click", () => this.fit());
-    this.heatTools = make("div", "group heat", this.bar);
-    this.heatTools.hidden = true; // until a finding brings a map
-    const label = make("label", "group", this.heatTools);
-    this.heatBox = make("input", "", label);
-    Object.assign(this.heatBox, { type: "checkbox", checked: true });
-    this.heatBox.addEventListener("change", () => this.toggleHeat());
-    make("span", "", label, "Evidence");
-    this.heatTools.title = "Key E";
-    const slider = Object.assign(make("input", "", this.heatTools), { type: "range", min: 0, max: 100, value: 100 * this.opacity });
-    slider.setAttribute("aria-label", "Opacity of the evidence map");
-    slider.addEventListener("input", () => { this.opacity = slider.value / 100; this.redraw(); });
-    make("span", "small", this.heatTools, "weak");
-    const scale = make("span", "scale", this.heatTools);
-    scale.style.background = `linear-gradient(90deg, ${[0.2, 0.4, 0.6, 0.8, 1].map((x) => `rgb(${heatColour(x)})`).join()})`;
-    make("span", "small", this.heatTools, "strong");
-  }
-
-  #listen(plane) {
-    const { canvas } = plane;
-    let wheel = 0, drag = null;
-    canvas.addEventListener("wheel", (event) => {
-      event.preventDefault();
-      if (!this.volume) return;
-      if (event.ctrlKey) {
-        plane.magnify(Math.exp(-event.deltaY / 400), plane.pixel(event));
-        this.redraw();
-        return;
-      }
-      wheel += event.deltaMode === 1 ? event.deltaY * NOTCH : event.deltaY;
-      const notches = Math.trunc(wheel / NOTCH);
-      wheel -= notches * NOTCH;
-      if (notches) this.scroll(plane, Math.sign(notches) * (event.shiftKey ? 5 : 1));
-    }, { passive: false });
-    canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-    canvas.addEventListener("pointerdown", (event) => {
-      if (!this.volume) return;
-      canvas.setPointerCapture(event.pointerId);
-      const act = event.button === 1 ? "pan" : event.button === 2 || event.shiftKey ? "window" : "cursor";
-      drag = { act, x: event.clientX, y: event.clientY, from: this.window, at: plane.pixel(event) };
-      if (event.button === 1) event.preventDefault();
-      if (act === "cursor") this.moveTo(plane.voxel(event, this.cursor));
-    });
-    canvas.addEventListener("pointermove", (event) => {
-      if (drag?.act === "cursor") this.moveTo(plane.voxel(event, this.cursor));
-      if (drag?.act === "window") this.setWindow(drag.from[0] + 2 * (event.clientX - drag.x), drag.from[1] + 2 * (event.clientY - drag.y));
-      if (drag?.act !== "pan") return;
-      plane.shift(drag.at, plane.pixel(event));
-      drag.at = plane.pixel(event);
-      this.redraw();
-    });
-    for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => { drag = null; });
-    canvas.addEventListener("dblclick", () => {
-      this.grid.dataset.only = this.grid.dataset.only === plane.name ? "" : plane.name;
-      this.redraw();
-    });
-    canvas.addEventListener("keydown", (event) => this.#key(event, plane));
-  }
-
-  #key(event, plane) {
-    const slices = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10 }[event.key];
-    const preset = this.presets?.[Number(event.key) - 1];
-    if (slices) this.scroll(plane, slices);
-    else if (preset) this.setWindow(...preset.window);
-    else if (event.key.toLowerCase() === "e") this.toggleHeat();
-    else if (event.key.toLowerCase() === "f") this.fit();
-    else return;
+  #key(event) {
+    const focused = this.planes.find((plane) => plane.canvas === event.target);
+    if (!this.volume || !this.tools.key(event, focused ?? this.active)) return;
     event.preventDefault();
     event.stopPropagation();
   }
@@ -184,15 +129,66 @@ class Viewer {
     return Math.max(0, Math.min(this.volume.shape[axis] - 1, Math.round(n)));
   }
 
-  toggleHeat() {
-    this.showHeat = !this.showHeat;
-    this.heatBox.checked = this.showHeat;
+  // Flips one of showHeat, inverted, crossed.
+  toggle(what) {
+    this[what] = !this[what];
+    if (what === "inverted") this.#setGreys();
+    this.redraw();
+  }
+
+  toggleMeasure(on = !this.measuring) {
+    this.measuring = on;
+    this.grid.classList.toggle("measuring", on);
+    this.redraw();
+  }
+
+  removeLine() {
+    if (this.lines.chosen ?? this.lines.list.at(-1)) this.lines.remove(this.lines.chosen ?? this.lines.list.at(-1));
+    this.redraw();
+  }
+
+  setSlab(slab) {
+    this.slab = slab;
+    this.redraw();
+  }
+
+  setOpacity(opacity) {
+    this.opacity = opacity;
+    this.heats = heats(opacity);
+    this.redraw();
+  }
+
+  setOnly(name, tell = true) {
+    this.grid.dataset.only = name;
+    if (tell) this.#tell((other) => other.setOnly(name, false));
     this.redraw();
   }
 
   fit() {
     this.planes.forEach((plane) => plane.reset());
     this.redraw();
+  }
+
+  // As the study was opened, but where the reader is; lines stay.
+  reset() {
+    Object.assign(this, START);
+    this.setWindow(...this.#firstWindow());
+    this.fit();
+  }
+
+  // Off: each study scrolls alone. On again: what both show now belongs together.
+  toggleLink() {
+    if (!this.group) return;
+    const linked = !this.linked, all = [this, ...partners(this)];
+    for (const viewer of all) {
+      viewer.linked = linked;
+      if (linked) viewer.anchor = apply(viewer.volume.toPatient, viewer.cursor);
+      viewer.redraw();
+    }
+  }
+
+  #tell(act) {
+    if (this.group && this.linked) partners(this).filter((other) => other.linked).forEach(act);
   }
 
   scroll(plane, notches) {
@@ -202,19 +198,21 @@ class Viewer {
     this.moveTo(cursor);
   }
 
-  moveTo(index) {
+  moveTo(index, tell = true) {
     this.cursor = index.map((n, axis) => this.#inside(n, axis));
+    if (tell) this.#tell((other) => other.moveTo(counterpart(this, other), false));
     this.redraw();
   }
 
-  setWindow(width, level) {
+  setWindow(width, level, tell = true) {
     this.window = [Math.max(1, Math.min(8000, Math.round(width))), Math.max(-2000, Math.min(4000, Math.round(level)))];
-    this.greys = greys(...this.window);
-    this.windowText.textContent = `W ${this.window[0]}  L ${this.window[1]}`;
-    this.presetButtons.forEach((button, k) => {
-      button.setAttribute("aria-pressed", String(this.presets[k].window.join() === this.window.join()));
-    });
+    this.#setGreys();
+    if (tell) this.#tell((other) => other.setWindow(...this.window, false));
     this.redraw();
+  }
+
+  #setGreys() {
+    this.greys = greys(...this.window, this.inverted);
   }
 
   // At most once per screen refresh, however many events ask.
@@ -224,23 +222,36 @@ class Viewer {
   }
 
   #draw() {
-    const heat = this.showHeat ? this.overlay : null, table = heats(this.opacity);
     const patient = apply(this.volume.toPatient, this.cursor);
     const texts = patient.map((value, axis) => millimetres(value, ...SIGNS[axis]));
+    const view = { cursor: this.cursor, greys: this.greys, overlay: this.showHeat ? this.overlay : null, heats: this.heats };
     for (const plane of this.planes) {
       if (!plane.box.clientWidth) continue;
-      plane.draw(this.cursor, this.greys, heat, table);
+      plane.draw({ ...view, slab: this.slab, crossed: this.crossed, lines: this.lines });
       const axis = { A: 1, P: 1, S: 2, I: 2, L: 0, R: 0 }[this.volume.axes[plane.normal]];
       plane.position.textContent = `${texts[axis]} mm`;
-      plane.title.textContent = `${plane.name} ${this.cursor[plane.normal] + 1} / ${this.volume.shape[plane.normal]}`;
+      plane.title.textContent = `${plane.name} ${this.cursor[plane.normal] + 1} / ${this.volume.shape[plane.normal]}${this.#slabText(plane)}`;
       plane.canvas.setAttribute("aria-label", `${plane.title.textContent}, ${plane.position.textContent}`);
     }
-    this.fitButton.hidden = !this.planes.some((plane) => plane.zoomed);
-    if (this.failed) return;
-    const value = this.volume.complete || this.volume.has(this.cursor[0]) ? `${this.volume.at(this.cursor)} HU` : "";
-    const done = Math.round((100 * this.volume.loadedSlices) / this.volume.shape[0]);
-    this.status.textContent = [texts.join("   ") + " mm", value, this.overlay?.failure, this.volume.complete ? "" : `loading ${done} %`].filter(Boolean).join("   ·   ");
-    this.pane.dataset.ready = String(this.volume.complete && (!this.overlay || this.overlay.values !== null || this.overlay.failure !== undefined));
+    this.tools.update();
+    if (!this.failed) this.#tellStatus(texts);
+  }
+
+  // The thickness that is really joined: whole slices, fewer at the border.
+  #slabText(plane) {
+    if (!this.slab) return "";
+    const [first, last] = plane.span(this.cursor, this.slab), mm = (last - first + 1) * this.volume.spacing[plane.normal];
+    return `  ${SLABS[this.slab].label.split(" ")[0]} ${mm.toFixed(1)} mm`;
+  }
+
+  #tellStatus(texts) {
+    const { volume } = this, here = volume.complete || volume.has(this.cursor[0]);
+    const value = here ? `${volume.at(this.cursor)} HU` : "", done = Math.round((100 * volume.loadedSlices) / volume.shape[0]);
+    const lines = this.planes.flatMap((plane) => this.lines.on(plane, this.cursor)).map((line) => `${this.lines.length(line).toFixed(1)} mm`);
+    const measured = lines.length ? `measured here ${lines.join(", ")}` : "";
+    this.status.textContent = [texts.join("   ") + " mm", value, measured, this.overlay?.failure, volume.complete ? "" : `loading ${done} %`].filter(Boolean).join("   ·   ");
+    this.pane.dataset.shown = String(here);
+    this.pane.dataset.ready = String(volume.complete && (!this.overlay || this.overlay.values !== null || this.overlay.failure !== undefined));
   }
 }
 

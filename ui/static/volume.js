@@ -18,9 +18,9 @@ export function apply(matrix, [d, h, w]) {
 }
 
 export class Volume {
-  // shape: [D, H, W]; toPatient: row-major 4x4 from index to LPS mm; axes: where D, H, W grow, such as "SPL".
-  constructor({ id, shape, toPatient, axes }) {
-    Object.assign(this, { id, shape, toPatient, axes });
+  // shape: [D, H, W]; toPatient: row-major 4x4 from index to LPS mm, fromPatient: back; axes: where D, H, W grow, such as "SPL".
+  constructor({ id, shape, toPatient, fromPatient, axes }) {
+    Object.assign(this, { id, shape, toPatient, fromPatient, axes, received: 0 }); // received: changes with every part
     this.sliceLength = shape[1] * shape[2];
     this.hu = new Int16Array(shape[0] * this.sliceLength).fill(AIR);
     this.spacing = [0, 1, 2].map((axis) => Math.hypot(...[0, 1, 2].map((row) => toPatient[4 * row + axis])));
@@ -49,6 +49,7 @@ export class Volume {
     if (slice.length !== size) throw new Error(`expected ${size} bytes of one slice, received ${slice.length}`);
     bytes.set(slice, first * size);
     this.early = first;
+    this.received = size;
     onData(this);
     const reader = (await fetchPart(url, signal)).body.getReader();
     let offset = 0;
@@ -56,6 +57,7 @@ export class Volume {
       if (offset + part.value.length > bytes.length) throw new Error("received more voxels than the study has");
       bytes.set(part.value, offset);
       offset += part.value.length;
+      this.received = size + offset;
       this.loadedSlices = Math.floor(offset / size);
       onData(this);
     }
