@@ -7,9 +7,13 @@ folder is moved to its place whole, so that its presence means the study is comp
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import shutil
+import time
+import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,6 +28,7 @@ from medvl.models.bundle import Bundle
 from medvl.records import RESEARCH_USE, Reason
 
 SCHEMA = "medvl.findings/1"
+_TRIES = 20
 SCANNER_FACTS = ("manufacturer", "model", "kernel", "kvp", "slice_thickness_mm", "contrast", "transfer_syntaxes")
 COLUMNS = (
     "case_id",
@@ -77,17 +82,24 @@ class ResultsFolder:
         return bool(values.get("status") == "done")
 
     def write(self, case_id: str, values: Mapping[str, Any], result: CaseResult | None) -> None:
-        """One study: built beside its place and moved there whole; what lay there before goes."""
-        folder, part = self.folder(case_id), self.out / "studies" / f".{case_id}.part"
-        shutil.rmtree(part, ignore_errors=True)
+        """One study: built beside its place and moved there whole; what lay there before goes. Two runs may write it at once."""
+        folder, part = self.folder(case_id), self.out / "studies" / f".{case_id}-{uuid.uuid4().hex[:8]}.part"
         (part / "heatmaps").mkdir(parents=True)
         for answer in result.findings if result else ():
             if answer.heat is not None and answer.heat_geometry is not None:
                 write_nifti(answer.heat, answer.heat_geometry, part / _heat_name(answer))
+        _write_embeddings(part / "embeddings.safetensors", values, result)
         replace_text(part / "findings.json", json.dumps(values, indent=1) + "\n")
         settle(part)
-        shutil.rmtree(folder, ignore_errors=True)
-        part.replace(folder)
+        _into_place(part, folder)
+
+    def tidy(self, older_s: float = 3600.0) -> None:
+        """Remove what killed processes left half written; what is younger may be somebody's work."""
+        for pattern in (".*.part", "studies/.*.part", "studies/*/dicom/.*.part"):
+            for part in self.out.glob(pattern):
+                with suppress(OSError):
+                    if time.time() - part.stat().st_mtime > older_s:
+                        shutil.rmtree(part) if part.is_dir() else part.unlink()
 
     def record(
         self,
@@ -139,6 +151,19 @@ class ResultsFolder:
         return len(rows)
 
 
+def _into_place(part: Path, folder: Path) -> None:
+    """Move a folder to where another may lie, or be moved to at the same time; the last one stays."""
+    for left in range(_TRIES, -1, -1):
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            part.replace(folder)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or not left:
+                raise
+        else:
+            return
+
+
 def series_record(entry: Entry, key: bytes) -> dict[str, Any]:
     """What is told of the series used: plain values, no identifiers; its own key only as a hash keyed by `key`."""
     grid = entry.geometry
@@ -176,6 +201,18 @@ def _region(region: RegionResult) -> dict[str, Any]:
         if region.distance is None or region.limit is None
         else {"distance": round(region.distance, 4), "limit": round(region.limit, 4), "out": region.distance > region.limit},
     }
+
+
+def _write_embeddings(path: Path, values: Mapping[str, Any], result: CaseResult | None) -> None:
+    """Unit vectors (E,) float32 by region, with the bundle that made them; no file where no region was read."""
+    from safetensors.numpy import save_file
+
+    units = {
+        n: r.embedding.float().cpu().numpy() for n, r in (result.regions if result else {}).items() if r.embedding is not None
+    }
+    if units:
+        bundle = values["bundle"]
+        save_file(units, path, metadata={"model_sha256": bundle["sha256"], "contract_hash": bundle["contract"]})
 
 
 def _heat_name(answer: FindingResult) -> str:
