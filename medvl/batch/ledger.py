@@ -177,8 +177,7 @@ class Ledger:
             self._orphaned(db, row, DEATHS * attempts)
 
     def _orphaned(self, db: Connection, row: Any, deaths: int) -> None:
-        """Take back a study whose run died. That was hardly its fault, as child processes read it: only one that many runs died
-        with is set aside."""
+        """Take back a study whose run died, hardly its fault as child processes read it; many deaths set it aside."""
         since = (events.c.case_id == row["case_id"]) & (events.c.what == _DIED) & (events.c.at >= row["queued_at"])
         note(db, row["case_id"], _DIED, "worker_died")
         values: dict[str, Any] = {"state": State.queued, "owner": None, "attempts": row["attempts"] - 1, "not_before": 0.0}
