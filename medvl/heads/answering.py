@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from medvl.models.encoders.base import Encoded
 from medvl.models.system import System
 from medvl.text.prompts import Finding, FindingList
 
@@ -65,10 +66,20 @@ class Answering(ABC):
     @torch.no_grad()
     def read(self, pixels: Tensor, kind: int) -> Read:
         """What the system makes of pixels (B, C, D, H, W) in [0, 1] of regions of one kind."""
+        return self._read(pixels, kind, self.needs)[0]
+
+    @torch.no_grad()
+    def read_keeping(self, pixels: Tensor, kind: int) -> tuple[Read, Encoded]:
+        """As `read`, and what the image tower saw, in float32 and where the system lies, for `heats`."""
+        read, found = self._read(pixels, kind, self.needs | {"tokens", "token_grid"})
+        d, h, w = found["token_grid"].tolist()
+        return read, Encoded(found["tokens"].float(), (d, h, w), found["pooled"].float())
+
+    def _read(self, pixels: Tensor, kind: int, needs: frozenset[str]) -> tuple[Read, dict[str, Tensor]]:
         self.system.eval()
-        found = self.system.represent(self._inputs(pixels, kind), self.needs | {"pooled"})
+        found = self.system.represent(self._inputs(pixels, kind), needs | {"pooled"})
         answers = self.answers(found).cpu()
-        return Read(found["pooled"].float().cpu(), self.embedding(answers), answers)
+        return Read(found["pooled"].float().cpu(), self.embedding(answers), answers), found
 
     def _inputs(self, pixels: Tensor, kind: int) -> dict[str, Tensor]:
         device = self.device
@@ -95,9 +106,15 @@ class Answering(ABC):
     def _margins(self, region: str, answers: Tensor) -> Tensor:
         """(B, F) margins without any prior."""
 
-    @abstractmethod
+    @torch.no_grad()
     def heat(self, finding: Finding, region: str, pixels: Tensor, kind: int) -> Tensor:
         """(B, d, h, w) float32 on the token grid and the CPU: how much each place speaks for a finding."""
+        self.system.eval()
+        return self.heats([finding], region, self.system.clip.image(pixels.to(self.device)), kind)[:, 0]
+
+    @abstractmethod
+    def heats(self, findings: Sequence[Finding], region: str, encoded: Encoded, kind: int) -> Tensor:
+        """(B, F, d, h, w) heat, as `heat` gives it, of all F findings in regions that the image tower has read already."""
 
     @abstractmethod
     def embed_reports(self, texts: Sequence[str], labels: Sequence[Mapping[str, Any]]) -> Tensor:

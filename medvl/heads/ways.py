@@ -13,6 +13,7 @@ from torch.nn import functional
 from medvl.errors import ConfigError, did_you_mean
 from medvl.heads.answering import Answering
 from medvl.heads.zeroshot import pair_of, prompt_vectors, questions
+from medvl.models.encoders.base import Encoded
 from medvl.models.streams import grounding_map
 from medvl.models.system import System
 from medvl.models.text_cache import embed_cached
@@ -83,12 +84,12 @@ class Towers(Answering):
         return answers @ self._directions[region].T
 
     @torch.no_grad()
-    def heat(self, finding: Finding, region: str, pixels: Tensor, kind: int) -> Tensor:
-        """Contributions of each place to the margin: over the grid they add up to it, but for a constant."""
+    def heats(self, findings: Sequence[Finding], region: str, encoded: Encoded, kind: int) -> Tensor:
+        """Contributions of each place to the margins: over the grid they add up to them, but for a constant."""
         self.system.eval()
-        inputs = self._inputs(pixels, kind)
-        direction = self.direction(finding, region)[None].to(self.device)
-        return self.system.clip.contributions(inputs["pixels"], inputs["kind"], direction)[1][:, 0].float().cpu()
+        directions = torch.stack([self.direction(finding, region) for finding in findings]).to(self.device)
+        kinds = torch.full((len(encoded.tokens),), kind, device=self.device)
+        return self.system.clip.contributions_of(encoded, kinds, directions)[1].float().cpu()
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
@@ -156,17 +157,16 @@ class Streams(Answering):
         return answers[:, [self.column(finding) for finding in self.asked(region)]]
 
     @torch.no_grad()
-    def heat(self, finding: Finding, region: str, pixels: Tensor, kind: int) -> Tensor:
-        """Attention of the finding's query, mean over heads and layers, its own highest value 1."""
+    def heats(self, findings: Sequence[Finding], region: str, encoded: Encoded, kind: int) -> Tensor:
+        """Attention of each finding's query, mean over heads and layers, its own highest value 1."""
         self.system.eval()
-        inputs = self._inputs(pixels, kind)
-        encoded = self.system.clip.image(inputs["pixels"])
         if self.system.streams is None:
             raise ConfigError("this system has no concept streams; ask it by prompts")
         banks = self.system.concepts()
         found = self.system.streams(encoded.tokens, encoded.grid, banks["anatomies"], banks["findings"], attention=True)
-        shown = found["finding_attention"][:, :, self.column(finding)]
-        return torch.stack([grounding_map(attention, encoded.grid) for attention in shown]).cpu()
+        columns = [self.column(finding) for finding in findings]
+        maps = [[grounding_map(each[:, column], encoded.grid) for column in columns] for each in found["finding_attention"]]
+        return torch.stack([torch.stack(row) for row in maps]).cpu()
 
     def embed_reports(self, texts: Sequence[str], labels: Sequence[Mapping[str, Any]]) -> Tensor:
         """What the reports say of each finding (1, -1, or 0 for nothing), zero for anatomies, brought to unit length."""

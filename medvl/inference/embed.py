@@ -181,7 +181,7 @@ def _pointing(predictor: Predictor, patient: Patient, region: RegionResult) -> I
             heat, test = predictor.explain(finding, region)
             scores = {"before": test.before, "after": test.after, "control": np.nan if test.control is None else test.control}
         else:
-            heat, scores = predictor.heat(finding, region.name, region.hu), dict.fromkeys(DELETION, np.nan)
+            heat, scores = predictor.heat(finding, region), dict.fromkeys(DELETION, np.nan)
         near = peak_distance_mm(heat, mask, region.geometry) <= NEAR_MM
         told = {"patient_id": patient.patient_id, "region": region.name, "finding": finding.key}
         yield told | {"hit": bool(mask.flat[heat.argmax()]), "near": near, "share": float(mask.mean())} | scores

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,43 +36,30 @@ def peak_of(heat: NDArray[np.float32]) -> tuple[int, int, int]:
     return int(d), int(h), int(w)
 
 
-def deletion(
-    hu: NDArray[np.int16],
-    geometry: Geometry,
-    peak: tuple[int, int, int],
-    rescore: Callable[[list[NDArray[np.int16]]], list[float]],
+def evidence_of(
+    geometry: Geometry, peak: tuple[int, int, int], before: float, after: float, controls: Sequence[float]
 ) -> Evidence:
-    """Score a region before, without its peak, and without as much elsewhere.
-
-    Args:
-        hu: (D, H, W) HU of the region.
-        geometry: its grid.
-        peak: voxel index.
-        rescore: scores of versions of the region, all at once.
-    """
+    """The deletion test of a peak (voxel index) from scores: as it is, without the peak, and without as much elsewhere."""
     x, y, z = geometry.to_lps(peak)
-    changed = [without_ball(hu, geometry, place) for place in (peak, *_elsewhere(hu.shape, geometry, peak))]
-    before, after, *controls = rescore([hu, *changed])
-    return Evidence(
-        (round(float(x), 2), round(float(y), 2), round(float(z), 2)),
-        before,
-        after,
-        float(np.mean(controls)) if controls else None,
-    )
+    place = (round(float(x), 2), round(float(y), 2), round(float(z), 2))
+    return Evidence(place, before, after, float(np.mean(controls)) if controls else None)
 
 
 def without_ball(hu: NDArray[np.int16], geometry: Geometry, center: tuple[int, int, int]) -> NDArray[np.int16]:
     """A copy in which a ball of `RADIUS_MM` is filled with the median of the shell of half its thickness around it."""
-    axes = np.meshgrid(*(np.arange(n) for n in hu.shape), indexing="ij", sparse=True)
-    squares = [((axis - c) * s) ** 2 for axis, c, s in zip(axes, center, geometry.spacing_mm, strict=True)]
+    reach = [int(1.5 * RADIUS_MM / spacing) + 1 for spacing in geometry.spacing_mm]
+    box = tuple(slice(max(0, c - r), c + r + 1) for c, r in zip(center, reach, strict=True))
+    lines = [np.arange(n)[part] - c for n, part, c in zip(hu.shape, box, center, strict=True)]
+    axes = np.meshgrid(*lines, indexing="ij", sparse=True)
+    squares = [(axis * s) ** 2 for axis, s in zip(axes, geometry.spacing_mm, strict=True)]
     distance = np.sqrt(squares[0] + squares[1] + squares[2])
     shell = (distance > RADIUS_MM) & (distance <= 1.5 * RADIUS_MM)
     out = hu.copy()
-    out[distance <= RADIUS_MM] = np.int16(np.median(hu[shell]))
+    out[box][distance <= RADIUS_MM] = np.int16(np.median(hu[box][shell]))
     return out
 
 
-def _elsewhere(shape: tuple[int, ...], geometry: Geometry, peak: tuple[int, int, int]) -> list[tuple[int, int, int]]:
+def elsewhere(shape: tuple[int, ...], geometry: Geometry, peak: tuple[int, int, int]) -> list[tuple[int, int, int]]:
     """The same few places for the same peak: random, in the inner half of the region, at least two radii away."""
     rng = np.random.default_rng(list(peak))
     found: list[tuple[int, int, int]] = []

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from medvl.errors import ConfigError
 from medvl.evaluation.calibration import Calibration
@@ -21,15 +20,19 @@ from medvl.imaging.appearance import appearance
 from medvl.imaging.preprocess import window
 from medvl.inference.answers import CaseResult, FindingResult, RegionResult
 from medvl.inference.asking import Scored, answering_of, asking_of
-from medvl.inference.evidence import Evidence, deletion, peak_of
+from medvl.inference.chunks import read_parts
+from medvl.inference.evidence import Evidence
+from medvl.inference.explaining import Asked, Explainer
 from medvl.inference.regions import Clock, Prepared, Preparer
 from medvl.models.bundle import Bundle
 from medvl.models.clip import RegionClip
+from medvl.models.encoders.base import Encoded
 from medvl.models.localiser import Place
 from medvl.records import Reason, Volume
 from medvl.survival.model import SurvivalModel
 from medvl.text.prompts import Finding, FindingList, load_findings
 
+Encodings = dict[tuple[int, str], Encoded]
 __all__ = ["CaseResult", "FindingResult", "Predictor", "RegionResult"]
 
 
@@ -69,6 +72,7 @@ class Predictor:
         self.asking = asking_of(bundle, self.answering, own, fitted)
         self.calibration = dict(self.asking.calibration)
         self.familiarity = _familiarity(bundle)
+        self.explainer = Explainer(self.answering, self.calibration, self.number_of, self.read)
         self.survival = SurvivalModel.from_json(bundle.values("survival.json")) if "survival.json" in bundle else None
 
     @property
@@ -85,6 +89,10 @@ class Predictor:
         """The kind a region belongs to."""
         return next(kind for kind, names in self.kinds.items() if region in names)
 
+    def number_of(self, region: str) -> int:
+        """The number of the kind a region belongs to."""
+        return list(self.kinds).index(self.kind_of(region))
+
     def predict(self, volume: Volume, *, age_years: float | None = None, explain: bool = True) -> CaseResult:
         """Findings of one scan.
 
@@ -99,36 +107,45 @@ class Predictor:
     def answer(self, scans: Sequence[Prepared], *, explain: bool = True) -> list[CaseResult]:
         """Findings of several scans, whose regions go through the towers together."""
         clock = Clock()
-        embedded = self._embed([scan.regions for scan in scans])
+        embedded, encodings = self._embed([scan.regions for scan in scans])
         clock.lap("encode")
-        shared = {"encode": round(clock.laps["encode"] / len(scans), 4)}
+        said, scoring = [], []
+        for regions in embedded:
+            said.append(self._answer(regions, explain))
+            clock.lap("score")
+            scoring.append(clock.laps["score"])
+        if explain:
+            said = self._explained(embedded, said, encodings)
+        clock.lap("explain")
+        encode, shown = (round(clock.laps[name] / max(1, len(scans)), 4) for name in ("encode", "explain"))
         found = []
-        for scan, regions in zip(scans, embedded, strict=True):
-            findings = self._answer(regions, explain)
-            clock.lap("score and explain")
+        for scan, regions, findings, score in zip(scans, embedded, said, scoring, strict=True):
             known = {n: r.embedding for n, r in regions.items() if r.embedding is not None and not r.reasons}
             risk = self.survival.estimate(known, scan.age_years) if self.survival else None
-            laps = {**scan.timings_s, **shared, "score and explain": clock.laps["score and explain"]}
+            laps = {**scan.timings_s, "encode": encode, "score and explain": round(score + shown, 4)}
             found.append(CaseResult(regions, findings, risk, laps))
         return found
 
     def read(self, hu: Sequence[NDArray[np.int16]], regions: Sequence[str]) -> Read:
         """What the system makes of B HU grids (D, H, W), all of regions of one kind."""
-        pixels = torch.stack([self.pixels(grid, name) for grid, name in zip(hu, regions, strict=True)])
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            return self.answering.read(pixels, list(self.kinds).index(self.kind_of(regions[0])))
+        return self._read(hu, regions)[0]
 
-    def _embed(self, scans: Sequence[dict[str, RegionResult]]) -> list[dict[str, RegionResult]]:
-        """The same regions with what the towers and the familiarity check make of those that are usable."""
-        out = [dict(regions) for regions in scans]
+    def _read(self, hu: Sequence[NDArray[np.int16]], regions: Sequence[str]) -> tuple[Read, list[Encoded]]:
+        kind = self.number_of(regions[0])
+        return read_parts(self.answering, lambda k: self.pixels(hu[k], regions[k]), len(hu), kind, bf16=self.bf16)
+
+    def _embed(self, scans: Sequence[dict[str, RegionResult]]) -> tuple[list[dict[str, RegionResult]], Encodings]:
+        """The same regions with what the towers and the familiarity check make of those that are usable; and their tokens."""
+        out, encodings = [dict(regions) for regions in scans], Encodings()
         for kind, names in self.kinds.items():
             usable = [(at, r) for at, regions in enumerate(scans) for r in (regions[n] for n in names) if _usable(r)]
             if not usable:
                 continue
-            found = self.read([r.hu for _, r in usable], [r.name for _, r in usable])  # type: ignore[misc]
+            found, encoded = self._read([r.hu for _, r in usable], [r.name for _, r in usable])  # type: ignore[misc]
             for row, (at, region) in enumerate(usable):
                 out[at][region.name] = self._embedded(region, kind, found, row)
-        return out
+                encodings[at, region.name] = encoded[row]
+        return out, encodings
 
     def _embedded(self, region: RegionResult, kind: str, found: Read, row: int) -> RegionResult:
         familiar, pooled = self.familiarity[kind], found.pooled[row].numpy()
@@ -170,9 +187,9 @@ class Predictor:
         """The uncalibrated score of a finding from a region's `answers` (K,)."""
         return float(self.answering.margin(finding, region, answers[None])[0])
 
-    def _answer(self, regions: dict[str, RegionResult], explain: bool) -> tuple[FindingResult, ...]:
+    def _answer(self, regions: dict[str, RegionResult], spreads: bool) -> tuple[FindingResult, ...]:
         scored: dict[str, Scored | None] = {
-            name: None if r.answers is None else self.asking.score(name, r.answers, spreads=explain)
+            name: None if r.answers is None else self.asking.score(name, r.answers, spreads=spreads)
             for name, r in regions.items()
         }
         answers: dict[tuple[str, str], FindingResult] = {}
@@ -183,36 +200,42 @@ class Predictor:
                 given = answers.get((finding.given, name)) if finding.given else None
                 if given is not None and given.verdict == "absent":
                     continue
-                found = self.asking.answer(finding, regions[name], scored[name], given)
-                answers[finding.key, name] = self._explained(found, regions[name]) if explain else found
+                answers[finding.key, name] = self.asking.answer(finding, regions[name], scored[name], given)
         return tuple(answers.values())
 
-    def _explained(self, found: FindingResult, region: RegionResult) -> FindingResult:
-        """With heat map and deletion test, unless it is absent, not calibrated, or of a region that cannot be used."""
-        if found.score is None or found.verdict == "absent" or region.reasons:
-            return found
-        heat, evidence = self.explain(found.finding, region)
-        return replace(found, heat=heat, heat_geometry=region.geometry, evidence=evidence)
+    def _explained(
+        self, scans: Sequence[dict[str, RegionResult]], said: Sequence[tuple[FindingResult, ...]], encodings: Encodings
+    ) -> list[tuple[FindingResult, ...]]:
+        """With heat maps and deletion tests for what is not absent, not uncalibrated, and of a region that can be used."""
+        wanted: dict[tuple[int, str], list[FindingResult]] = {}
+        for at, (regions, findings) in enumerate(zip(scans, said, strict=True)):
+            for found in findings:
+                if found.score is not None and found.verdict != "absent" and not regions[found.region].reasons:
+                    wanted.setdefault((at, found.region), []).append(found)
+        asked = [
+            Asked(scans[at][name], encodings[at, name], [f.finding for f in some], [f.score or 0.0 for f in some])
+            for (at, name), some in wanted.items()
+        ]
+        shown: dict[tuple[int, str, str], FindingResult] = {}
+        for (at, name), some, each in zip(wanted, wanted.values(), self.explainer(asked), strict=True):
+            for found, (heat, evidence) in zip(some, each, strict=True):
+                grid = scans[at][name].geometry
+                shown[at, name, found.finding.key] = replace(found, heat=heat, heat_geometry=grid, evidence=evidence)
+        return [tuple(shown.get((at, f.region, f.finding.key), f) for f in findings) for at, findings in enumerate(said)]
 
     def explain(self, finding: Finding, region: RegionResult) -> tuple[NDArray[np.float32], Evidence]:
         """Heat map (D, H, W) float32 in [0, 1] on the region's grid, and its peak with the deletion test."""
-        assert region.hu is not None and region.geometry is not None  # noqa: S101 - callers checked
-        heat = self.heat(finding, region.name, region.hu)
-        peak = peak_of(heat)
+        assert region.answers is not None  # noqa: S101 - callers checked
+        before = float(self.calibration[finding.key].probability(self.margin(finding, region.name, region.answers)))
+        return self.explainer([self._asked(finding, region, before)])[0][0]
 
-        def rescore(versions: list[NDArray[np.int16]]) -> list[float]:
-            found = self.read(versions, [region.name] * len(versions)).answers
-            margins = self.answering.margin(finding, region.name, found).double().numpy()
-            return [float(p) for p in self.calibration[finding.key].probability(margins)]
-
-        return heat, deletion(region.hu, region.geometry, peak, rescore)
-
-    def heat(self, finding: Finding, region: str, hu: NDArray[np.int16]) -> NDArray[np.float32]:
+    def heat(self, finding: Finding, region: RegionResult) -> NDArray[np.float32]:
         """(D, H, W) float32 in [0, 1]: where the region speaks for the finding, on the region's grid."""
-        kind = list(self.kinds).index(self.kind_of(region))
-        shares = self.answering.heat(finding, region, self.pixels(hu, region)[None], kind)[:, None]
-        fine = functional.interpolate(shares.clamp_min(0), size=hu.shape, mode="trilinear", align_corners=False)[0, 0]
-        return np.asarray((fine / fine.max().clamp_min(1e-9)).numpy(), dtype=np.float32)
+        return self.explainer.heats(self._asked(finding, region))[0]
+
+    def _asked(self, finding: Finding, region: RegionResult, before: float = 0.0) -> Asked:
+        assert region.hu is not None  # noqa: S101 - callers checked
+        return Asked(region, self._read([region.hu], [region.name])[1][0], [finding], [before])
 
 
 def _usable(region: RegionResult) -> bool:

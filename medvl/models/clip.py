@@ -97,7 +97,10 @@ class RegionClip(nn.Module):
             Unit embeddings (B, E), and (B, F, d, h, w) contributions on the token grid. Summed over the grid, plus the
             projection's bias along the direction, and divided by the embedding's length, they give the cosine with it.
         """
-        encoded = self.image(pixels)
+        return self.contributions_of(self.image(pixels), kind, directions)
+
+    def contributions_of(self, encoded: Encoded, kind: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """As `contributions`, of regions that the image tower has read already."""
         projection = cast(nn.Linear, self.image_projection[int(kind[0])])
         raw = projection(self.pool(encoded, kind)).float()
         along = directions.to(projection.weight.dtype) @ projection.weight

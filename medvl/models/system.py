@@ -28,7 +28,7 @@ _STREAMS = frozenset(
 )
 _TEXT = frozenset({"text", "text_tokens", "text_states"})
 _STATEMENTS = frozenset({"statements", "statement_states"})
-_TOKENS = frozenset({"tokens", "image_tokens", "marks"}) | _STREAMS
+_TOKENS = frozenset({"tokens", "token_grid", "image_tokens", "marks"}) | _STREAMS
 _IMAGE = frozenset({"pooled", "image"}) | _TOKENS
 
 
@@ -141,6 +141,8 @@ class System(nn.Module):
         found: dict[str, Tensor] = {}
         if "tokens" in needs:
             found["tokens"] = encoded.tokens
+        if "token_grid" in needs:
+            found["token_grid"] = torch.tensor(encoded.grid)
         if "image_tokens" in needs:
             found["image_tokens"] = self.clip.embed_tokens(encoded, kind)
         if "marks" in needs:

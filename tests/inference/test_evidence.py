@@ -1,24 +1,20 @@
 """The deletion test takes away the ball it says, and as much elsewhere."""
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from medvl.geometry import Geometry
-from medvl.inference.evidence import N_CONTROLS, RADIUS_MM, deletion, peak_of
+from medvl.inference.evidence import N_CONTROLS, RADIUS_MM, Evidence, elsewhere, evidence_of, peak_of, without_ball
 
 GRID = Geometry.centered((33.0, -21.0, -400.0), (22, 30, 26), (5.0, 4.0, 4.5))
 PEAK = (6, 21, 9)
 
 
-def scans() -> tuple[NDArray[np.int16], list[NDArray[np.int16]], object]:
+def scans() -> tuple[NDArray[np.int16], list[NDArray[np.int16]]]:
+    """A noisy region, and it without the ball around the peak, then without balls elsewhere."""
     hu = np.random.default_rng(5).integers(-1000, 1500, GRID.shape_dhw).astype(np.int16)
-    seen: list[NDArray[np.int16]] = []
-
-    def rescore(changed: list[NDArray[np.int16]]) -> list[float]:
-        seen.extend(part.copy() for part in changed)
-        return [float(k + 1) for k in range(len(seen))]
-
-    return hu, seen, deletion(hu.copy(), GRID, PEAK, rescore)
+    return hu, [without_ball(hu, GRID, place) for place in (PEAK, *elsewhere(hu.shape, GRID, PEAK))]
 
 
 def away_mm(center: tuple[int, int, int]) -> NDArray[np.float64]:
@@ -28,11 +24,10 @@ def away_mm(center: tuple[int, int, int]) -> NDArray[np.float64]:
 
 
 def test_only_the_ball_is_replaced_by_its_surroundings() -> None:
-    hu, seen, _ = scans()
-    changed = [part for part in seen if (part != hu).any()]
+    hu, seen = scans()
     distance = away_mm(PEAK)
     ball = distance <= RADIUS_MM
-    filled = next(part for part in changed if part[PEAK] != hu[PEAK])
+    filled = seen[0]
     np.testing.assert_array_equal(filled[~ball], hu[~ball])
     shell = (distance > RADIUS_MM) & (distance <= 1.5 * RADIUS_MM)
     assert np.unique(filled[ball]).tolist() == [np.int16(np.median(hu[shell]))]
@@ -40,8 +35,7 @@ def test_only_the_ball_is_replaced_by_its_surroundings() -> None:
 
 
 def test_controls_lie_elsewhere() -> None:
-    hu, seen, _ = scans()
-    controls = [part for part in seen if (part != hu).any() and part[PEAK] == hu[PEAK]]
+    hu, (_, *controls) = scans()
     assert len(controls) == N_CONTROLS
     ball = away_mm(PEAK) <= RADIUS_MM
     middles = set()
@@ -54,14 +48,19 @@ def test_controls_lie_elsewhere() -> None:
     assert len(middles) > 1
 
 
+@pytest.mark.parametrize("place", [PEAK, (0, 0, 0), (21, 29, 25), (3, 28, 12)])
+def test_a_ball_at_the_edge_is_that_of_the_whole_grid(place: tuple[int, int, int]) -> None:
+    hu, distance = scans()[0], away_mm(place)
+    shell = (distance > RADIUS_MM) & (distance <= 1.5 * RADIUS_MM)
+    expected = np.where(distance <= RADIUS_MM, np.int16(np.median(hu[shell])), hu)
+    np.testing.assert_array_equal(without_ball(hu, GRID, place), expected)
+
+
 def test_scores_and_peak_are_told_apart() -> None:
-    hu, seen, evidence = scans()
-    number = {id(part): k + 1 for k, part in enumerate(seen)}
-    before = next(number[id(p)] for p in seen if (p == hu).all())
-    after = next(number[id(p)] for p in seen if p[PEAK] != hu[PEAK])
-    controls = [n for n in number.values() if n not in (before, after)]
-    assert (evidence.before, evidence.after, evidence.control) == (before, after, np.mean(controls))
-    np.testing.assert_allclose(evidence.peak_lps, GRID.to_lps(PEAK), atol=0.006)
+    evidence = evidence_of(GRID, PEAK, 0.9, 0.2, [0.7, 0.8, 0.9])
+    x, y, z = (round(float(c), 2) for c in GRID.to_lps(PEAK))
+    assert evidence == Evidence((x, y, z), 0.9, 0.2, pytest.approx(0.8))
+    assert evidence_of(GRID, PEAK, 0.9, 0.2, []).control is None
 
 
 def test_the_same_scan_is_tested_in_the_same_places() -> None:
