@@ -6,7 +6,6 @@ SQLAlchemy, so there is one way of doing each thing. Every change is one transac
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,16 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
 from medvl.batch.dues import enter
 from medvl.batch.owner import lives, me
 from medvl.batch.tables import ENDS, SCHEMA, Sending, State, about, deliveries, events, metadata, note, studies
 from medvl.errors import ConfigError
+from medvl.store import open_engine
 
 LEASE_S = 60.0
-BUSY_S = 60.0
 DEATHS = 10  # runs that may die with a study in hand, for each attempt that the study itself may spoil
 _DIED = "its run died"
 
@@ -87,7 +85,7 @@ class Ledger:
 
     def __init__(self, place: Path | str, *, lease_s: float = LEASE_S) -> None:
         self.owner, self.lease_s = me(), lease_s
-        self._engine = _engine(place)
+        self._engine = open_engine(place)
         with self.writing() as db:
             metadata.create_all(db)
             told = db.execute(sa.select(about.c.value).where(about.c.name == "schema")).scalar()
@@ -314,26 +312,3 @@ def _row(case: Case, answers: str, now: float) -> dict[str, Any]:
 def _changed(known: Any, case: Case, answers: str) -> bool:
     same = case.fingerprint is None or known["fingerprint"] is None or known["fingerprint"] == case.fingerprint
     return not same or known["answers"] != answers
-
-
-def _engine(place: Path | str) -> Engine:
-    if isinstance(place, str):
-        try:
-            return sa.create_engine(place.replace("postgresql://", "postgresql+psycopg://", 1), pool_pre_ping=True)
-        except ModuleNotFoundError as error:
-            raise ConfigError("a ledger on a server needs its driver: pip install 'medvl[server]'") from error
-    place.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(place, os.O_CREAT | os.O_RDWR, 0o600))
-    engine = sa.create_engine(f"sqlite:///{place}", connect_args={"timeout": BUSY_S, "check_same_thread": False})
-
-    @event.listens_for(engine, "connect")
-    def _set_up(connection: Any, _record: Any) -> None:
-        connection.isolation_level = None  # transactions begin where we say so
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-
-    @event.listens_for(engine, "begin")
-    def _begin(db: Connection) -> None:
-        db.exec_driver_sql("BEGIN IMMEDIATE" if db.get_execution_options().get("writes", False) else "BEGIN")
-
-    return engine
