@@ -18,6 +18,7 @@ from .console import err, warn
 from .findings import prompt_cache, usable
 
 if TYPE_CHECKING:
+    from medvl.batch.hand import Hand
     from medvl.batch.inputs import Input
     from medvl.batch.run import Run
     from medvl.batch.summary import Summary
@@ -78,9 +79,11 @@ def open_run(station: Station, masks: Path | None = None) -> Run:
         ConfigError: a device that is not there, an address or credentials that cannot be used, or a findings list that cannot be
             asked of the bundle.
     """
-    folder, chosen = bundle_folder(station.bundle), _device(station.device)
-    kinds = station.kinds()
-    with err().status("loading the model"):
+    folder, kinds = bundle_folder(station.bundle), station.kinds()
+    with err().status("loading the model"), _waiting(station) as hands:
+        chosen = _device(station.device)
+        n_readers = _readers(station, chosen)
+        from medvl.batch.hand import Hand
         from medvl.batch.limits import Limits
         from medvl.batch.options import Options
         from medvl.batch.run import Run
@@ -98,7 +101,7 @@ def open_run(station: Station, masks: Path | None = None) -> Run:
         listed = usable(opened, station.findings) if station.findings else None
         predictor = Predictor(opened, chosen, given, findings=listed, cache=prompt_cache(), bf16=station.bf16)
         options = Options(
-            readers=station.readers or max(1, (os.cpu_count() or 2) - 1),
+            readers=n_readers,
             batch=station.batch,
             explain=station.explain,
             kinds=kinds,
@@ -112,10 +115,45 @@ def open_run(station: Station, masks: Path | None = None) -> Run:
             retry_refused=station.retry_refused,
             **_anonymity(station),
         )
-        run = Run(predictor, station.out, options)
+        while len(hands) > n_readers:
+            hands.pop().close()
+        hands += [Hand() for _ in range(n_readers - len(hands))]
+        run = Run(predictor, station.out, options, hands=[*hands])
     if predictor.survival is None:
         warn("this bundle estimates no survival: it holds no survival.json")
     return run
+
+
+@contextmanager
+def _waiting(station: Station) -> Iterator[list[Hand]]:
+    """Children that load their libraries while this process loads its own; closed when that fails."""
+    from medvl.batch.hand import Hand
+
+    hands = [Hand() for _ in range(station.readers or max(1, cores() // 2))]
+    try:
+        for hand in hands:
+            hand.start()
+        yield hands
+    except BaseException:
+        for hand in hands:
+            hand.close()
+        raise
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _readers(station: Station, device: str) -> int:
+    """How many children read; where the model runs on the CPU it needs the other half of the cores, and takes no more."""
+    import torch
+
+    if device != "cpu":
+        return station.readers or max(1, cores() - 1)
+    n_readers = station.readers or max(1, cores() // 2)
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() - n_readers)))
+    return n_readers
 
 
 def work(run: Run, inputs: Iterable[Input] = (), until: Callable[[], bool] | None = None) -> Summary:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -17,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.batch import wire
-from medvl.batch.child import Child, answer
 from medvl.errors import InputError, MedvlError
 
 _LOOKS_S = 0.1
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 
 
 class KilledError(MedvlError):
@@ -44,11 +45,11 @@ class Hand:
     """Gives jobs to a child process, one at a time; starts it at the first and again after it was killed.
 
     Args:
-        greeting: what the child is told when it starts.
+        greeting: what the child is told when it starts; without one it waits, its libraries loaded, until it is greeted.
     """
 
-    def __init__(self, greeting: Mapping[str, Any]) -> None:
-        self._greeting = dict(greeting)
+    def __init__(self, greeting: Mapping[str, Any] | None = None) -> None:
+        self._greeting = dict(greeting) if greeting is not None else None
         self._process: subprocess.Popen[bytes] | None = None
         self._why: tuple[str, str] | None = None
         self._closed = False
@@ -90,15 +91,24 @@ class Hand:
         """Start the child already, so that it is ready when the first job comes."""
         self._started()
 
+    def greet(self, greeting: Mapping[str, Any]) -> None:
+        """Tell a child that waits what it works on."""
+        self._greeting = dict(greeting)
+        if self._process is not None and self._process.stdin is not None:
+            with contextlib.suppress(wire.Broken):
+                wire.send(self._process.stdin, self._greeting)
+
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None and self._process.poll() is None:
             return self._process
         self._end()
         command = [sys.executable, "-P", "-m", "medvl.batch.child"]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        alone = {**os.environ, **dict.fromkeys(_THREADS, "1")}  # the other cores belong to other readers and the model
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=alone)
         assert process.stdin is not None  # noqa: S101 - a pipe was asked for
-        with contextlib.suppress(wire.Broken):
-            wire.send(process.stdin, self._greeting)
+        if self._greeting is not None:
+            with contextlib.suppress(wire.Broken):
+                wire.send(process.stdin, self._greeting)
         self._process = process
         if self._closed:
             self._end()
@@ -106,7 +116,7 @@ class Hand:
 
     def _watch(self, process: subprocess.Popen[bytes], done: threading.Event, within_s: float) -> None:
         until = time.monotonic() + within_s
-        bound = 2 * int(self._greeting.get("memory_mb") or 0)
+        bound = 2 * int((self._greeting or {}).get("memory_mb") or 0)
         while not done.wait(_LOOKS_S):
             if time.monotonic() > until:
                 self._why = ("timeout", f"it took more than {within_s:g} s; see --timeout")
@@ -148,11 +158,15 @@ class Here:
     """
 
     def __init__(self, greeting: Mapping[str, Any]) -> None:
+        from medvl.batch.child import Child
+
         self._child = Child({**greeting, "memory_mb": 0})
         self.peak_mb = 0
 
     def ask(self, job: Mapping[str, Any], within_s: float) -> tuple[dict[str, Any], list[NDArray[Any]]]:
         """The answer; raises as `Hand.ask`, except that nothing is killed."""
+        from medvl.batch.child import answer
+
         text, arrays = answer(self._child, json.loads(json.dumps(job)))
         return _judged(json.loads(json.dumps(text))), arrays
 

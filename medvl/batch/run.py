@@ -45,15 +45,23 @@ class Run:
         out: results folder.
         options: what to do.
         told: called with (case id, status, reason code) as studies end.
+        hands: children that wait to be greeted, as many as `options.readers`; started at need where none are given.
     """
 
-    def __init__(self, predictor: Predictor, out: Path, options: Options | None = None, told: Told | None = None) -> None:
+    def __init__(
+        self,
+        predictor: Predictor,
+        out: Path,
+        options: Options | None = None,
+        told: Told | None = None,
+        hands: Sequence[Hand] = (),
+    ) -> None:
         self.predictor, self.options = predictor, options or Options()
         self.folder = ResultsFolder(out, predictor.asked)
         self.ledger = Ledger(self.options.ledger or out / "ledger.sqlite")
         self.dues = Dues(self.ledger)
         self.meter, self.stop = Meter(), Stop()
-        self._told = told or (lambda *_: None)
+        self._told, self._hands = told or (lambda *_: None), hands
         self._ready: queue.Queue[Ready] = queue.Queue()
         self._written: queue.Queue[tuple[Ready, CaseResult] | None] = queue.Queue(maxsize=4)
         self.errands = Errands(self)
@@ -73,8 +81,10 @@ class Run:
         for source in inputs:
             self.errands.put(source)
         greeting = self.options.greeting(self.predictor.bundle.folder, self.folder.key)
-        hands: list[Hand | Here] = [Hand(greeting) for _ in range(self.options.readers)]
-        hands = hands or [Here(greeting)]
+        started = [*self._hands] or [Hand() for _ in range(self.options.readers)]
+        for hand in started:
+            hand.greet(greeting)
+        hands: list[Hand | Here] = [*started] or [Here(greeting)]
         threads = [threading.Thread(target=self._guarded, args=(self._serve, hand), daemon=True) for hand in hands]
         writer = threading.Thread(target=self._guarded, args=(self._write_all,), daemon=True)
         others = [threading.Thread(target=self._guarded, args=(part,), daemon=True) for part in (self._keep, self._send_all)]

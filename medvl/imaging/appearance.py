@@ -18,10 +18,19 @@ def appearance(hu: NDArray[np.int16]) -> NDArray[np.float32]:
     where it is low), and at three scales quantiles of the steepness: drawn tissue is flat where scanned tissue is not.
     """
     values = np.clip(hu.astype(np.float32), *CLIP_HU)
-    found = [np.quantile(values, QUANTILES) / 100, _shares(values), np.log1p(np.quantile(_spread(values), (0.1, 0.5)))]
+    found = [_quantiles(values, QUANTILES) / 100, _shares(values), np.log1p(_quantiles(_spread(values), (0.1, 0.5)))]
     for scale in SCALES:
-        found.append(np.log1p(np.quantile(_steepness(_coarse(values, scale)), (0.25, 0.5, 0.75, 0.9, 0.99))))
+        found.append(np.log1p(_quantiles(_steepness(_coarse(values, scale)), (0.25, 0.5, 0.75, 0.9, 0.99))))
     return np.concatenate(found).astype(np.float32)
+
+
+def _quantiles(values: NDArray[np.float32], shares: tuple[float, ...]) -> NDArray[np.float64]:
+    """As `numpy.quantile`, from one sorting of all values, which is ten times as fast as its partitions."""
+    ranked = np.sort(values, axis=None)
+    at = np.array(shares) * (ranked.size - 1)
+    low = at.astype(np.int64)
+    below, above = (ranked[np.minimum(low + k, ranked.size - 1)].astype(np.float64) for k in (0, 1))
+    return below + (above - below) * (at - low)
 
 
 def _coarse(values: NDArray[np.float32], scale: int) -> NDArray[np.float32]:
