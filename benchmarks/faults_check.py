@@ -75,8 +75,14 @@ def ledger(out: Path, query: str) -> list[tuple[Any, ...]]:
         return db.execute(query).fetchall()
 
 
-def check(out: Path, reference: dict[str, dict[str, Any]]) -> Checked:
-    """Compare a results folder with an undisturbed run under the same key, and look for anything half written."""
+def check(out: Path, reference: dict[str, dict[str, Any]], *, others: bool = False) -> Checked:
+    """Compare a results folder with an undisturbed run under the same key, and look for anything half written.
+
+    Args:
+        out: results folder.
+        reference: `records` of the undisturbed run.
+        others: there may be studies that it does not have.
+    """
     found = records(out)
     states = {case: (state, reason) for case, state, reason in ledger(out, "SELECT case_id, state, reason FROM studies")}
     lost, wrong = [], []
@@ -89,7 +95,8 @@ def check(out: Path, reference: dict[str, dict[str, Any]]) -> Checked:
         elif digest(found[case]) != digest(wanted):
             wrong.append(f"{case} differs in {', '.join(sorted(k for k in wanted if wanted[k] != found[case].get(k)))}")
     done = Counter(case for (case,) in ledger(out, "SELECT case_id FROM events WHERE what = 'done'"))
-    twice = [f"{case} is no study of the inputs" for case in sorted((states.keys() | found.keys()) - reference.keys())]
+    more = set() if others else (states.keys() | found.keys()) - reference.keys()
+    twice = [f"{case} is no study of the inputs" for case in sorted(more)]
     twice += [f"{case} was done {n} times" for case, n in done.items() if n > 1]
     return Checked(len(reference), lost, twice, wrong, unsound(out))
 

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -128,7 +129,11 @@ def kills_row(work: Path, seed: int, *, wanted: int = 200, lanes: int = 2, limit
                 out = _campaign(lane, work, inputs, reference, f"kills-{number}-{turn}", seed, kills)
                 with lock:
                     row.add(check(out, expected))
-                    print(f"{time.monotonic() - started:.0f} s: {dict(kills.moments)}, {row.notes[-5:]}", flush=True)
+                    print(
+                        f"{time.monotonic() - started:.0f} s: {dict(kills.moments)}, {row.notes[-5:]}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
                 turn += 1
 
     with ThreadPoolExecutor(lanes) as pool:

@@ -1,0 +1,156 @@
+"""Fast versions of what `benchmarks/faults.py` does to real processes: deaths, two writers, and stops between two steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny import places, scan_of
+
+from medvl.batch.ledger import DEATHS, Case, Ledger
+from medvl.batch.options import Options
+from medvl.batch.owner import machine
+from medvl.batch.run import Run
+from medvl.batch.summary import Summary
+from medvl.batch.tables import State
+from medvl.imaging.nifti import write_nifti
+from medvl.imaging.phantom.truth import Patient
+from medvl.inference.predictor import Predictor
+from medvl.inference.results import ResultsFolder
+
+
+def die(ledger: Ledger, number: int) -> None:
+    """From now on the ledger's owner is a process that is dead."""
+    ledger.owner = f"{machine()}/{2**22 + 1 + number}/1/dead{number}"
+
+
+def test_runs_that_die_count_against_a_study_only_when_they_are_many(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.add([Case("c0", {"path": "/x"}, {"key": "s"}, "print")], "b")
+        for number in range(2 * DEATHS):
+            die(ledger, number)
+            taken = ledger.claim(attempts=2)
+            assert taken is not None and taken.attempts == 1, f"set aside after {number} deaths"
+        die(ledger, 2 * DEATHS)
+        assert ledger.claim(attempts=2) is None
+        row = ledger.studies()[0]
+        assert (row["state"], row["reason"], row["owner"]) == ("quarantined", "worker_died", None)
+
+
+def test_deaths_of_runs_do_not_use_up_the_tries_of_a_study(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.add([Case("c0", {"path": "/x"}, {"key": "s"}, "print")], "b")
+        for number in range(5):
+            die(ledger, number)
+            assert ledger.claim(attempts=2) is not None
+        die(ledger, 5)
+        assert ledger.claim(attempts=2) is not None
+        assert ledger.back("c0", 2, "timeout", "too long") == State.queued
+        assert ledger.claim(attempts=2) is not None
+        assert ledger.back("c0", 2, "timeout", "too long") == State.quarantined
+
+
+def test_deaths_before_a_study_was_given_anew_are_forgotten(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        case = Case("c0", {"path": "/x"}, {"key": "s"}, "print")
+        ledger.add([case], "b")
+        for number in range(DEATHS + 1):
+            die(ledger, number)
+            ledger.claim(attempts=1)
+        assert ledger.counts()[State.quarantined] == 1
+        ledger.add([case], "b", again=(State.quarantined,))
+        for number in range(2):
+            die(ledger, number)
+            assert ledger.claim(attempts=1) is not None
+
+
+def test_two_runs_may_write_the_same_study_at_once(tmp_path: Path) -> None:
+    folders = [ResultsFolder(tmp_path), ResultsFolder(tmp_path)]
+    barrier = threading.Barrier(2)
+
+    def write(number: int) -> None:
+        for turn in range(60):
+            barrier.wait(10)
+            folders[number].write("0123456789ab", {"writer": number, "turn": turn}, None)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, range(2)))
+    assert json.loads((tmp_path / "studies" / "0123456789ab" / "findings.json").read_text())["turn"] == 59
+    assert [p.name for p in (tmp_path / "studies").iterdir()] == ["0123456789ab"]
+
+
+def test_what_killed_processes_left_half_written_goes_after_a_while(tmp_path: Path) -> None:
+    folder = ResultsFolder(tmp_path)
+    folder.write("0123456789ab", {"status": "done"}, None)
+    old, young = tmp_path / "studies" / ".0123456789ab-1.part", tmp_path / "studies" / ".0123456789ab-2.part"
+    for part in (old, young):
+        (part / "heatmaps").mkdir(parents=True)
+    table, object_ = tmp_path / ".aa.part", folder.folder("0123456789ab") / "dicom" / ".bb.part"
+    object_.parent.mkdir()
+    for file in (table, object_):
+        file.write_text("half")
+    for part in (old, table, object_):
+        os.utime(part, (time.time() - 7200,) * 2)
+    folder.tidy()
+    assert sorted(p for p in tmp_path.rglob(".*")) == [young]
+    assert folder.done("0123456789ab")
+
+
+def go(study: Path, predictor: Predictor, who: Patient, out: Path) -> Summary:
+    """A run over one study in this process."""
+    return Run(predictor, out, Options(readers=0, given=places(who), explain=False)).go([study])
+
+
+def record(out: Path) -> dict[str, Any]:
+    """The only record of a results folder, without what differs from run to run."""
+    (path,) = out.glob("studies/*/findings.json")
+    return {k: v for k, v in json.loads(path.read_text()).items() if k not in ("made_at", "timings_s")}
+
+
+@pytest.mark.parametrize("step", ["write", "end", "tables"])
+def test_a_run_that_breaks_off_at_any_step_is_made_good_by_the_next(
+    step: str, predictor: Predictor, who: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, out = tmp_path / "ct.nii.gz", tmp_path / "out"
+    write_nifti(scan_of(who), None, study)
+    whole = Ledger.end if step == "end" else getattr(ResultsFolder, step)
+
+    def breaks(self: Any, *args: Any) -> None:
+        if step == "tables":
+            whole(self, *args)
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Ledger if step == "end" else ResultsFolder, step, breaks)
+    stopped = go(study, predictor, who, out)
+    assert stopped.stopped == "results_unwritable"
+    monkeypatch.undo()
+    with Ledger(out / "ledger.sqlite") as ledger:
+        (row,) = ledger.studies()
+        assert (row["state"], row["owner"], row["attempts"]) == (("done", None, 1) if step == "tables" else ("queued", None, 0))
+    again = go(study, predictor, who, out)
+    assert again.statuses == ({"resumed": 1} if step == "tables" else {"done": 1})
+    with Ledger(out / "ledger.sqlite") as ledger:
+        assert [event["what"] for event in ledger.events()].count("done") == 1
+    go(study, predictor, who, tmp_path / "undisturbed")
+    same = ("findings", "regions", "status", "pixels_sha256", "bundle")
+    assert {k: record(out)[k] for k in same} == {k: record(tmp_path / "undisturbed")[k] for k in same}
+
+
+def test_a_result_on_the_disk_that_the_ledger_does_not_know_is_replaced_whole(
+    predictor: Predictor, who: Patient, tmp_path: Path
+) -> None:
+    study, out = tmp_path / "ct.nii.gz", tmp_path / "out"
+    write_nifti(scan_of(who), None, study)
+    summary = go(study, predictor, who, out)
+    before, case_id = record(out), summary.cases[0]["case_id"]
+    for name in ("ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-shm"):
+        (out / name).unlink(missing_ok=True)
+    (out / "studies" / case_id / "findings.json").write_text('{"status": "do')
+    assert go(study, predictor, who, out).statuses == {"done": 1}
+    assert record(out) == before
