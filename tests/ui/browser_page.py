@@ -41,19 +41,29 @@ COLOURED = """(canvas) => {
 
 
 @contextmanager
-def serving(results: Path, log: Path) -> Iterator[str]:
-    """Address of a viewer of its own on the folder `results`; fails when its log holds an exception at the end."""
+def serving(results: Path, log: Path, *, server: Path | None = None) -> Iterator[str]:
+    """Address of a viewer of its own on the folder `results`; fails when its log holds an exception at the end.
+
+    Args:
+        results: the results folder.
+        log: file for what the server prints.
+        server: another entry script in place of the viewer's.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    line = [
+        str(server) if server and part.endswith("viewer_server.py") else part
+        for part in command(results, port=port, open_browser=False)
+    ]
     with log.open("w") as out:
-        server = subprocess.Popen(command(results, port=port, open_browser=False), stdout=out, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(line, stdout=out, stderr=subprocess.STDOUT)
         try:
             _wait(f"http://127.0.0.1:{port}/_stcore/health")
             yield f"http://127.0.0.1:{port}/"
         finally:
-            server.terminate()
-            server.wait(20)
+            process.terminate()
+            process.wait(20)
     assert "Traceback" not in log.read_text()
 
 

@@ -2,19 +2,19 @@
 import { apply } from "./volume.js";
 
 const REACH = 9, RADIUS = 4, COLOUR = "#ffd24a"; // pixels of the page
+const kept = new Map(); // by volume, for the whole page: a study keeps its lines while another is open
 const ratio = () => window.devicePixelRatio || 1;
 
 export class Lines {
   constructor() {
-    this.kept = new Map(); // by volume, so that a study keeps its lines while another is open
     this.list = [];
     this.chosen = null;
   }
 
   open(volume) {
-    if (!this.kept.has(volume.id)) this.kept.set(volume.id, []);
+    if (!kept.has(volume.id)) kept.set(volume.id, []);
     this.volume = volume;
-    this.list = this.kept.get(volume.id);
+    this.list = kept.get(volume.id);
     this.chosen = null;
   }
 
@@ -52,11 +52,6 @@ export class Lines {
     const at = this.list.indexOf(line);
     if (at >= 0) this.list.splice(at, 1);
     this.chosen = this.list.at(-1) ?? null;
-  }
-
-  clear() {
-    this.list.length = 0;
-    this.chosen = null;
   }
 
   // In mm, from the geometry: right for oblique and sheared grids too.

@@ -1,4 +1,5 @@
 // What wheel and pointer do on a plane: slices, cursor, window, zoom, pan, distances, one plane large.
+// The plane under the pointer takes the keys, unless the reader is writing somewhere.
 
 const NOTCH = 50; // wheel delta of one slice
 
@@ -46,7 +47,10 @@ export function listen(viewer, plane) {
   let drag = null;
   wheel(viewer, plane);
   canvas.addEventListener("contextmenu", (event) => event.preventDefault());
-  canvas.addEventListener("pointerenter", () => { viewer.active = plane; });
+  canvas.addEventListener("pointerenter", () => {
+    viewer.active = plane;
+    if (!document.activeElement?.matches("input, textarea, select, [contenteditable]")) canvas.focus({ preventScroll: true });
+  });
   canvas.addEventListener("pointerdown", (event) => {
     if (!viewer.volume) return;
     canvas.setPointerCapture(event.pointerId);
