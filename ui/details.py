@@ -1,15 +1,19 @@
-"""What a verdict rests on: prompts, thresholds and deletion test; and the study's regions, series and risk."""
+"""What a verdict rests on: score, doubts, deletion test, prompts; beside it the other panes and what is known of the study."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import streamlit as st
 
-from .results import FindingRecord, ReasonRecord, RiskRecord, SeriesRecord, Study
+from .charts import deletion_bars, score_strip
+from .evidence_words import deletion_words, doubts, interval_text, percentile_text, scanner_facts, spread_text
+from .prognosis import show_prognosis
+from .results import FindingRecord, ReasonRecord, RegionRecord, SeriesRecord, Study
 from .volume_view import evidence_problem
 from .wording import (
     BADGES,
     CALIBRATION,
-    deletion_text,
     finding_name,
     plain,
     reason_lines,
@@ -21,38 +25,78 @@ from .wording import (
 
 
 def show_details(study: Study, finding: FindingRecord | None) -> None:
-    """Tabs: the finding in focus, the regions, the series and the model; the last two always, the risk when there is one."""
-    drawers = {"Regions": lambda: _regions(study), "Series": lambda: _series(study)}
+    """Tabs: the finding in focus, and the study's regions, series and model; the other panes only when they are open."""
+    drawers = {"Study": lambda: _about(study)}
     if study.findings:
         drawers = {"Finding": lambda: _finding(study, finding)} | drawers
-    if study.risk:
-        drawers["Prognosis"] = lambda: _risk(study.risk)
-    for tab, drawer in zip(st.tabs(list(drawers)), drawers.values(), strict=True):
+    lazy: dict[str, Callable[[], None]] = {}
+    if study.status == "done":
+        lazy = {"Prognosis": lambda: show_prognosis(study)}
+    names = [*(name for name in drawers if name != "Study"), *lazy, "Study"]
+    for name, tab in zip(names, st.tabs(names, key="pane", on_change="rerun"), strict=True):
         with tab:
-            drawer()
+            if name in drawers:
+                drawers[name]()
+            elif tab.open:
+                lazy[name]()
 
 
 def _finding(study: Study, finding: FindingRecord | None) -> None:
     if finding is None:
         st.caption("No finding is in focus. Choose one in the list.")
         return
+    region = next((r for r in study.regions if r.name == finding.region), None)
     st.markdown(f"**{plain(finding_name(finding))}**, {plain(spoken(finding.region))} {BADGES[finding.verdict]}")
     st.text(why(finding))
-    if finding.score is not None:
-        st.text(CALIBRATION[finding.calibrated])
-    _reasons(finding.reasons)
-    st.text(evidence_problem(study, finding) or deletion_text(finding))
+    _score(finding)
+    _doubts(finding, region)
+    st.caption("Evidence")
+    problem = evidence_problem(study, finding)
+    if problem:
+        st.text(problem)
+    if finding.deletion is not None or not problem:
+        st.text(deletion_words(finding.deletion))
+    if finding.deletion is not None:
+        st.altair_chart(deletion_bars(finding.deletion), width="stretch")
     present, absent = st.columns(2)
     with present:
-        _prompts("present", finding.prompts.present)
+        _prompts("Asked: present", finding.prompts.present)
     with absent:
-        _prompts("absent", finding.prompts.absent)
+        _prompts("Against: absent", finding.prompts.absent)
 
 
-def _prompts(verdict: str, prompts: tuple[str, ...]) -> None:
-    st.caption(f"Prompts: {verdict}")
-    for prompt in prompts or ("none recorded",):
+def _score(finding: FindingRecord) -> None:
+    if finding.score is None:
+        if finding.margin is not None:
+            st.text(f"Margin {finding.margin:+.2f}, which is no probability. {percentile_text(finding)}")
+        return
+    chart = score_strip(finding)
+    if chart is not None:
+        st.altair_chart(chart, width="stretch")
+        st.caption("White: score. Blue: 95 % interval. Orange: other wordings. Grey: undecided. Line: threshold.")
+    st.text(CALIBRATION[finding.calibrated])
+    for line in (interval_text(finding), spread_text(finding), percentile_text(finding)):
+        st.text(line)
+
+
+def _doubts(finding: FindingRecord, region: RegionRecord | None) -> None:
+    found = doubts(finding, region)
+    st.caption("Why not certain")
+    for title, told in found:
+        st.markdown(f"**{plain(title)}.** {plain(told)}")
+    if not found:
+        st.text("Nothing on record speaks against this verdict. The score itself is no certainty.")
+
+
+def _prompts(title: str, prompts: tuple[str, ...]) -> None:
+    st.caption(title)
+    for prompt in prompts or ("None: this finding is not asked by sentences.",):
         st.text(prompt)
+
+
+def _about(study: Study) -> None:
+    _regions(study)
+    _series(study)
 
 
 def _regions(study: Study) -> None:
@@ -77,6 +121,8 @@ def _geometry(series: SeriesRecord) -> None:
     st.text(series_facts(series) or "Nothing was recorded.")
     if series.verdict:
         st.text("Geometry: sound, read as one volume." if series.verdict == "volume" else f"Geometry: {series.verdict}.")
+    if series.facts:
+        st.text(scanner_facts(series))
     if series.why:
         st.text(f"Why this series: {series.why}")
     _reasons(series.reasons)
@@ -86,18 +132,8 @@ def _model(study: Study) -> None:
     st.caption("Model")
     bundle = study.bundle
     st.text(f"Bundle {bundle.name or 'not recorded'}" + (f", SHA-256 {bundle.sha256[:16]}" if bundle.sha256 else ""))
-    st.text(f"Written by {study.software or 'an unnamed version'}")
-
-
-def _risk(risk: RiskRecord | None) -> None:
-    if risk is None:
-        return
-    st.markdown(f"**{plain(risk.endpoint.capitalize() or 'Risk')}**")
-    if risk.percentile is not None:
-        st.text(f"Higher predicted risk than {risk.percentile:.0f} % of the reference patients.")
-    elif risk.value is not None:
-        st.text(f"Relative risk {risk.value:.2f}; higher is worse.")
-    _reasons(risk.reasons)
+    made = f", {study.made_at.replace('T', ' ')}" if study.made_at else ""
+    st.text(f"Written by {study.software or 'an unnamed version'}{made}")
 
 
 def _reasons(reasons: tuple[ReasonRecord, ...]) -> None:

@@ -45,6 +45,7 @@ class SeriesRecord(_Record):
 
     key: str = ""
     modality: str = ""
+    facts: dict[str, str | float | bool | list[str] | None] = {}
     verdict: str = ""
     reasons: tuple[ReasonRecord, ...] = ()
     shape_dhw: tuple[int, int, int] | None = None
@@ -86,6 +87,16 @@ class DeletionRecord(_Record):
 
     before: float
     after: float
+    control: float | None = None
+
+
+class SpreadRecord(_Record):
+    """The score over other wordings of the prompts: standard deviation, 95 % range, share with the other answer."""
+
+    sd: float
+    low: float
+    high: float
+    turned: float
 
 
 class FindingRecord(_Record):
@@ -97,6 +108,7 @@ class FindingRecord(_Record):
     score: float | None = None
     calibrated: bool = False
     verdict: Verdict = "undecided"
+    threshold: float | None = None
     threshold_low: float | None = None
     threshold_high: float | None = None
     reasons: tuple[ReasonRecord, ...] = ()
@@ -104,6 +116,10 @@ class FindingRecord(_Record):
     heatmap: str | None = None
     peak_lps: Point | None = None
     deletion: DeletionRecord | None = None
+    interval: tuple[float, float] | None = None
+    spread: SpreadRecord | None = None
+    margin: float | None = None
+    percentile: float | None = None
 
     @property
     def key(self) -> str:
@@ -117,6 +133,7 @@ class RiskRecord(_Record):
     endpoint: str = ""
     value: float | None = None
     percentile: float | None = None
+    survival: dict[str, float] | None = None
     reasons: tuple[ReasonRecord, ...] = ()
 
 
@@ -131,6 +148,7 @@ class Study(_Record):
     status: Status = "done"
     reasons: tuple[ReasonRecord, ...] = ()
     series: SeriesRecord | None = None
+    pixels_sha256: str = ""
     regions: tuple[RegionRecord, ...] = ()
     findings: tuple[FindingRecord, ...] = ()
     risk: RiskRecord | None = None
