@@ -19,6 +19,7 @@ SERIES = {
     "seg": (9802, "medvl heat maps"),
     "page": (9803, "medvl summary"),
     "pdf": (9804, "medvl report"),
+    "review": (9805, "medvl reviewed findings"),
 }
 MANUFACTURER = "medvl (open source)"
 

@@ -78,7 +78,8 @@ class Chain:
         """
         noted = _noted(since)
         problems: list[str] = []
-        number, before, vouched = 0, _START, {}
+        vouched: dict[int, str] = {}
+        number, before = 0, _START
         for row in rows(db):
             number += 1
             if row["number"] != number:
@@ -140,7 +141,7 @@ def _vouched(row: Mapping[str, Any]) -> dict[int, str]:
 
 def _history_problems(db: Connection, vouched: Mapping[int, str]) -> list[str]:
     """Rows of the history that are not as the log says."""
-    found = {int(row["number"]): digest_of(row) for row in db.execute(sa.select(history)).mappings()}
+    found = {int(row["number"]): digest_of(dict(row)) for row in db.execute(sa.select(history)).mappings()}
     gone = [f"row {number} of the history was removed" for number in sorted(set(vouched) - set(found))]
     foreign = [f"row {number} of the history was added from outside" for number in sorted(set(found) - set(vouched))]
     altered = [f"row {n} of the history was altered" for n in sorted(set(found) & set(vouched)) if found[n] != vouched[n]]
