@@ -26,6 +26,8 @@ index_app = typer.Typer(no_args_is_help=True, help="Build and keep indexes of ca
 app.add_typer(index_app, name="index")
 findings_app = typer.Typer(no_args_is_help=True, help="Your own findings lists: check one against a bundle, calibrate one.")
 app.add_typer(findings_app, name="findings")
+review_app = typer.Typer(no_args_is_help=True, help="What humans decided in the viewer: labels for training, the audit log.")
+app.add_typer(review_app, name="review")
 
 
 class Device(StrEnum):
@@ -56,6 +58,14 @@ class Dates(StrEnum):
     remove = "remove"
     shift = "shift"
     keep = "keep"
+
+
+class Labels(StrEnum):
+    """File format of labels."""
+
+    csv = "csv"
+    parquet = "parquet"
+    json = "json"
 
 
 class Format(StrEnum):

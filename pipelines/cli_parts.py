@@ -1,4 +1,4 @@
-"""Verbs in groups: indexes, bundles, findings lists."""
+"""Verbs in groups: indexes, bundles, findings lists, reviews."""
 
 from __future__ import annotations
 
@@ -7,7 +7,24 @@ from typing import Annotated
 
 import typer
 
-from .cli_app import BundleOption, IndexArgument, JsonOption, OutOption, bundle_app, examples, existing, findings_app, index_app
+from .cli_app import (
+    BundleOption,
+    IndexArgument,
+    JsonOption,
+    Labels,
+    OutOption,
+    bundle_app,
+    examples,
+    existing,
+    findings_app,
+    index_app,
+    review_app,
+)
+
+ReviewedArgument = Annotated[Path, typer.Argument(metavar="RESULTS", help="Results folder that was reviewed in `medvl view`.")]
+KeyFileOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Key of the reviews, where it does not lie in the folder.")
+]
 
 
 @index_app.command("build", epilog=examples("medvl index build embedded/train embedded/test --out cases"))
@@ -119,3 +136,45 @@ def findings_calibrate(
     from . import findings as verb
 
     raise typer.Exit(verb.calibrate(file, bundle, embedded, out, against=against, method=method))
+
+
+@review_app.command(
+    "export",
+    epilog=examples("medvl review export results --out labels.csv", "medvl review export results -o l.parquet --format parquet"),
+)
+def review_export(
+    results: ReviewedArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="File to write; replaced when it is there.")],
+    *,
+    form: Annotated[Labels, typer.Option("--format", metavar="csv|parquet|json", help="Of the file.")] = Labels.csv,
+    unsigned: Annotated[bool, typer.Option("--unsigned", help="Also decisions of studies that are not signed.")] = False,
+    key_file: KeyFileOption = None,
+) -> None:
+    """Write what humans decided as labels for training, one row a finding and region; no names, no free text."""
+    existing(results)
+    from . import review as verb
+
+    raise typer.Exit(verb.export(results, out, form=form.value, unsigned=unsigned, key_file=key_file))
+
+
+@review_app.command(
+    "audit",
+    epilog=examples("medvl review audit results --verify", "medvl review audit results --out log.jsonl")
+    + "\n\nFurther exit code: 5 the log was tampered with.",
+)
+def review_audit(
+    results: ReviewedArgument,
+    *,
+    verify: Annotated[bool, typer.Option("--verify", help="Check every event against the chain of hashes.")] = False,
+    since: Annotated[
+        str | None, typer.Option(metavar="END", help="End of the log as an earlier check told it; finds old copies put back.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", metavar="FILE", help="Write all events as JSON lines.")] = None,
+    key_file: KeyFileOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show who saw and did what with a results folder, or check that nobody altered that record."""
+    existing(results)
+    from . import review as verb
+
+    raise typer.Exit(verb.audit(results, verify=verify, since=since, out=out, key_file=key_file, as_json=as_json))

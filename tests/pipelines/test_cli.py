@@ -20,6 +20,7 @@ VERBS = [
     *("inspect", "convert", "phantom", "infer", "view", "train", "embed", "evaluate", "search", "draft", "demo"),
     *("bundle verify", "bundle list", "index build", "index info", "index verify", "index delete", "index compact"),
     *("findings check", "findings calibrate", "listen", "doctor", "drift", "deidentify", "pack"),
+    *("review export", "review audit"),
 ]
 
 
