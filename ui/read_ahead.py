@@ -15,11 +15,15 @@ class ReadAhead:
 
     Args:
         read: reads the image of a case and keeps it; what it raises as `InputError` is left for the page to show.
+        prepare: run once at the first wish, such as imports that the first study opened would wait for.
         wait_s: rest before reading, in seconds.
     """
 
-    def __init__(self, read: Callable[[str], object], wait_s: float = WAIT_SECONDS) -> None:
+    def __init__(
+        self, read: Callable[[str], object], prepare: Callable[[], object] = lambda: None, wait_s: float = WAIT_SECONDS
+    ) -> None:
         self._read = read
+        self._prepare = prepare
         self._wait_s = wait_s
         self._wished: list[str] = []
         self._changed = threading.Condition()
@@ -35,6 +39,7 @@ class ReadAhead:
                 self._thread.start()
 
     def _run(self) -> None:
+        self._prepare()
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: bool(self._wished))

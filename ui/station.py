@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ class Station:
     @cached_property
     def ahead(self) -> ReadAhead:
         """What reads the next study's image before it is asked for."""
-        return ReadAhead(lambda case_id: self.picture(case_id, IMAGE))
+        return ReadAhead(lambda case_id: self.picture(case_id, IMAGE), lambda: import_module("medvl.imaging.load"))
 
     def picture(self, case_id: str, name: str) -> Picture:
         """The image (``name == "image"``) or a heat map (its path in the study folder).

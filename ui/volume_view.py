@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import streamlit as st
@@ -44,7 +44,19 @@ def load_picture(study: Study) -> Picture | None:
         return None
 
 
-def read_ahead(studies: Sequence[Study], study: Study) -> None:
+class Listed(Protocol):
+    """A line of the worklist."""
+
+    @property
+    def case_id(self) -> str:
+        """Which study."""
+
+    @property
+    def status(self) -> str:
+        """What became of it."""
+
+
+def read_ahead(studies: Sequence[Listed], study: Study) -> None:
     """Read the image of the next study of the worklist in the background, so that it opens at once."""
     readable = [other.case_id for other in studies if other.status == "done"]
     after = readable[readable.index(study.case_id) + 1 :] if study.case_id in readable else readable
