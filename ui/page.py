@@ -6,31 +6,30 @@ import streamlit as st
 
 from medvl.records import RESEARCH_USE
 
-from . import plain_images, volume_view
+from . import plain_images, volume_view, worklist
 from .details import show_details
 from .findings import choose_finding
-from .results import FindingRecord, Study, list_studies
-from .station import station
+from .results import FindingRecord, Study
 from .transport import STATIC
 from .wording import STATUS_SENTENCE, plain, reason_lines, series_facts
-from .worklist import choose
 
 
 def draw() -> None:
     """Draw the page for the results folder of this process."""
     st.set_page_config(page_title="medvl viewer", layout="wide")
     st.html(f"<style>{(STATIC / 'page.css').read_text(encoding='utf-8')}</style>")
-    studies = list_studies(station().root)
     with st.sidebar:
         st.markdown("**medvl** :small[:gray[viewer]]")
-        study = choose(studies) if studies else None
+        study = worklist.choose()
         st.toggle("Plain images", key="plain", help="Single slices, for browsers that cannot run the interactive viewer.")
         st.caption(RESEARCH_USE)
     if study is None:
         _empty()
+    elif worklist.table_open():
+        worklist.show_table()
     else:
         _study(study)
-        volume_view.read_ahead(studies, study)
+        volume_view.read_ahead(worklist.listed(), study)
 
 
 def _empty() -> None:

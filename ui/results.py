@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -14,7 +15,7 @@ from medvl.errors import InputError
 
 FORMAT = "medvl.findings/1"
 Point = tuple[float, float, float]
-Status = Literal["done", "skipped", "failed", "unreadable"]
+Status = Literal["done", "skipped", "failed", "unreadable", "waiting", "quarantined"]  # the last two are the ledger's
 Verdict = Literal["present", "absent", "undecided"]
 _CASE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
@@ -83,7 +84,7 @@ class PromptsRecord(_Record):
 
 
 class DeletionRecord(_Record):
-    """Score before and after the evidence region was removed from the image."""
+    """Score before and after the evidence region was removed from the image, and after as much was removed elsewhere."""
 
     before: float
     after: float
@@ -145,6 +146,7 @@ class Study(_Record):
     software: str = ""
     research_use: str = ""
     bundle: BundleRecord = BundleRecord()
+    made_at: str = ""
     status: Status = "done"
     reasons: tuple[ReasonRecord, ...] = ()
     series: SeriesRecord | None = None
@@ -169,33 +171,49 @@ def ranked(findings: tuple[FindingRecord, ...]) -> tuple[FindingRecord, ...]:
     return tuple(sorted(findings, key=lambda f: (order[f.verdict], -(f.score if f.score is not None else -1.0))))
 
 
-def list_studies(root: Path) -> list[Study]:
-    """Every study of the results folder `root`: those read first, then by case id; unchanged files are not parsed again."""
-    folder = root / "studies"
-    if not folder.is_dir():
-        return []
-    cases = sorted(path for path in folder.iterdir() if path.is_dir() and _CASE_ID.fullmatch(path.name))
-    return sorted((_study(path) for path in cases), key=lambda study: study.status != "done")
-
-
-def _study(folder: Path) -> Study:
-    path = folder / "findings.json"
+def study_folders(root: Path) -> list[Path]:
+    """Folders of the studies of the results folder `root`, by case id; none when there are no results yet."""
     try:
-        stamp = path.stat()
+        with os.scandir(root / "studies") as entries:
+            names = [entry.name for entry in entries if _CASE_ID.fullmatch(entry.name) and entry.is_dir()]
     except OSError:
-        return _unreadable(
-            folder.name,
-            "findings_missing",
-            "This study has no findings.json: inference was stopped before it ended. Run it again.",
-        )
-    return _parse(path, folder.name, stamp.st_mtime_ns, stamp.st_size)
+        return []
+    return [root / "studies" / name for name in sorted(names)]
 
 
-@lru_cache(maxsize=10_000)
-def _parse(path: Path, case_id: str, mtime_ns: int, size: int) -> Study:
-    del mtime_ns, size  # part of the cache key: a rewritten file is parsed again
+def read_study(root: Path, case_id: str) -> Study:
+    """One study; a file that did not change is not parsed again.
+
+    Raises:
+        InputError: ``file_outside_study`` when `case_id` is no case id.
+    """
+    folder = study_file(root, case_id, "findings.json").parent
+    stamp = stamp_of(folder)
+    return _missing(case_id) if stamp is None else _held(folder, *stamp)
+
+
+def stamp_of(folder: Path) -> tuple[int, int] | None:
+    """Changes with every writing of the study's findings.json: time in ns and size; None when there is none."""
     try:
-        study = Study.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        told = (folder / "findings.json").stat()
+    except OSError:
+        return None
+    return told.st_mtime_ns, told.st_size
+
+
+@lru_cache(maxsize=64)
+def _held(folder: Path, mtime_ns: int, size: int) -> Study:
+    del mtime_ns, size  # part of the cache key: a rewritten file is parsed again
+    return parse_study(folder)
+
+
+def parse_study(folder: Path) -> Study:
+    """The study in `folder`, read from the disk; one that says what is wrong when it cannot be read."""
+    case_id = folder.name
+    try:
+        study = Study.model_validate(json.loads((folder / "findings.json").read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return _missing(case_id)
     except (OSError, ValueError, RecursionError) as error:
         return _unreadable(
             case_id, "findings_unreadable", f"findings.json cannot be read ({_short(error)}). Run this study again."
@@ -204,6 +222,11 @@ def _parse(path: Path, case_id: str, mtime_ns: int, size: int) -> Study:
         message = f"findings.json has format {study.format[:40]!r}; this viewer reads {FORMAT!r}. Update medvl."
         return _unreadable(case_id, "findings_version", message)
     return study if study.case_id == case_id else study.model_copy(update={"case_id": case_id})
+
+
+def _missing(case_id: str) -> Study:
+    message = "This study has no findings.json: inference was stopped before it ended. Run it again."
+    return _unreadable(case_id, "findings_missing", message)
 
 
 def _short(error: Exception) -> str:

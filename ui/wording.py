@@ -15,12 +15,21 @@ CALIBRATION = {
     True: "The score is a calibrated probability.",
     False: "The score is not calibrated: read it as an order, not as a probability.",
 }
-STATUS = {"done": "read", "skipped": "skipped", "failed": "failed", "unreadable": "unreadable"}
+STATUS = {
+    "done": "read",
+    "skipped": "skipped",
+    "failed": "failed",
+    "unreadable": "unreadable",
+    "waiting": "waiting",
+    "quarantined": "set aside",
+}
 _POSITIVE: tuple[Verdict, ...] = ("present", "undecided")
 STATUS_SENTENCE = {
     "skipped": "This study was skipped: its images do not fit the model. No finding was computed.",
     "failed": "This study failed: the fault is ours, not the images'. No finding was computed.",
     "unreadable": "The result of this study cannot be read.",
+    "waiting": "This study waits for inference. Its findings appear here when it is through.",
+    "quarantined": "This study was set aside: it took too much time or memory, or ended the process that read it.",
 }
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
 
