@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
 import subprocess
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from faults_check import Row, check, unsound
@@ -31,12 +31,12 @@ def disk_row(work: Path, seed: int, *, wanted: int = 8) -> Row:
         row.notes.append("skipped: a tmpfs cannot be mounted here (not root)")
         return row
     rng = random.Random(seed)
-    inputs, _ = cohort(work / "in-share", 12, 0, seed)
-    expected = undisturbed(inputs, work / "share-reference")
+    inputs, _ = cohort(work / "in-12", 12, 0, seed)
+    expected = undisturbed(inputs, work / "disk-reference")
     codes: Counter[str] = Counter()
     try:
         for turn in range(wanted):
-            out = fresh(mount / "results", work / "share-reference")
+            out = fresh(mount / "results", work / "disk-reference")
             shutil.copytree(work / "bundle", mount / "bundle", dirs_exist_ok=True)
             _fill(inputs, out, rng, brim=turn % 2 == 0, codes=codes, row=row)
             row.add(check(out, expected))
@@ -53,9 +53,7 @@ def _fill(inputs: list[Path], out: Path, rng: random.Random, *, brim: bool, code
     run = run_of(inputs, out)
     run.until(lambda: len(run.ended) >= rng.randrange(1, 6))
     run.sleep(rng.uniform(0, 0.5))
-    free = shutil.disk_usage(out).free
-    with filler.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, free if brim else free - (100 << 20))
+    _write_until(filler, 0 if brim else 100 << 20)
     codes[f"exit code {run.wait(120)} when {'the disk was full' if brim else 'too little was free'}"] += 1
     row.injected += 1
     codes[f"exit code {run_of(inputs, out).wait(120)} while it was full"] += 1
@@ -64,6 +62,15 @@ def _fill(inputs: list[Path], out: Path, rng: random.Random, *, brim: bool, code
         if "owner" not in what:
             row.notes.append(f"FAULT while full: {what}")
     codes[f"exit code {run_of(inputs, out).wait()} with room again"] += 1
+
+
+def _write_until(filler: Path, left: int) -> None:
+    """Write zeros until so few bytes are free, or until the disk takes no more."""
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while shutil.disk_usage(filler.parent).free > left:
+            file.write(bytes(1 << 18))
+        while not left:
+            file.write(bytes(1 << 12))
 
 
 def runners_row(work: Path, seed: int, *, wanted: int = 16) -> Row:

@@ -22,7 +22,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 def _resident_mb(pid: int) -> float:
     try:
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE / (1 << 20)
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE / (1 << 20) or float("nan")
     except (OSError, IndexError):
         return float("nan")
 
@@ -65,9 +65,10 @@ def _watch(run: Process) -> list[tuple[float, int, float, float]]:
 
 
 def slope(samples: list[tuple[float, int, float, float]], column: int) -> tuple[float, float]:
-    """Slope in MiB per 1000 studies after the first `WARM_UP`, and the mean there, in MiB."""
+    """Slope in MiB per 1000 studies after the first `WARM_UP` and before the last, and the mean there, in MiB."""
     values = np.array(samples, float)
-    late = values[(values[:, 1] >= WARM_UP) & np.isfinite(values[:, column])]
+    amid = (values[:, 1] >= WARM_UP) & (values[:, 1] < values[:, 1].max())
+    late = values[amid & np.isfinite(values[:, column])]
     per_study = np.polyfit(late[:, 1], late[:, column], 1)[0]
     return float(1000 * per_study), float(late[:, column].mean())
 

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from faults_check import Row, check, records
+from faults_check import Row, check, ledger, records
 from faults_process import Lane, Process, command
 from faults_studies import cohort
 
@@ -82,10 +83,9 @@ def _ambush(run: Process, rng: random.Random, n: int, kills: Kills) -> bool:
     if kind == "start":
         run.sleep(rng.uniform(0, START_S))
     elif kind == "amid":
-        run.until(lambda: bool(run.ended))
+        run.until(lambda: ": done" in run.said)
         run.sleep(rng.uniform(0, AMID_S))
     else:
-        run.until(lambda: "resumed" in run.said or bool(run.ended))
         run.until(lambda: len(set(run.ended)) + run.said.count(": resumed") >= n)
         run.sleep(rng.uniform(0, END_S))
     said = run.said
@@ -97,17 +97,33 @@ def _ambush(run: Process, rng: random.Random, n: int, kills: Kills) -> bool:
     return True
 
 
+def states_of(out: Path) -> Counter[str]:
+    """Studies by state; none where the run was killed before it had a ledger."""
+    try:
+        rows = ledger(out, "SELECT state FROM studies")
+    except sqlite3.OperationalError:
+        return Counter({"no ledger": 1})
+    return Counter(str(state) for (state,) in rows) or Counter({"no study": 1})
+
+
+def held_by_the_dead(out: Path) -> Counter[str]:
+    """How often each study was taken back from a run that died."""
+    return Counter(str(case) for (case,) in ledger(out, "SELECT case_id FROM events WHERE what = 'its run died'"))
+
+
 def _campaign(lane: Lane, work: Path, inputs: list[Path], reference: Path, name: str, seed: int, kills: Kills) -> Path:
     """One results folder: kill and start again until the studies are through or there were enough kills; then finish it."""
     rng, out = random.Random(f"{seed} {name}"), fresh(work / name, reference)
     err = out.with_suffix(".err")
     err.unlink(missing_ok=True)
-    while not kills.enough:
+    through = 0
+    while not kills.enough and through < 2:
         real = rng.random() < 0.05
         argv = infer(inputs, out)
         run = command(argv, err) if real else lane.start(argv, err)
         if not _ambush(run, rng, len(inputs), kills):
             break
+        through += states_of(out).keys() <= {"done", "skipped"}
     kills.codes[lane.start(infer(inputs, out), err).wait()] += 1
     return out
 
@@ -120,7 +136,7 @@ def kills_row(work: Path, seed: int, *, wanted: int = 200, lanes: int = 2, limit
     expected = undisturbed(inputs, reference)
     row = Row("kills", "run killed with SIGKILL at a random moment, whole process group, and started again")
     kills = Kills(wanted, started + limit_s)
-    lock = threading.Lock()
+    lock, held = threading.Lock(), Counter[int]()
 
     def serve(number: int) -> None:
         turn = 0
@@ -129,6 +145,7 @@ def kills_row(work: Path, seed: int, *, wanted: int = 200, lanes: int = 2, limit
                 out = _campaign(lane, work, inputs, reference, f"kills-{number}-{turn}", seed, kills)
                 with lock:
                     row.add(check(out, expected))
+                    held.update(held_by_the_dead(out).values())
                     print(
                         f"{time.monotonic() - started:.0f} s: {dict(kills.moments)}, {row.notes[-5:]}",
                         file=sys.stderr,
@@ -140,6 +157,7 @@ def kills_row(work: Path, seed: int, *, wanted: int = 200, lanes: int = 2, limit
         list(pool.map(serve, range(lanes)))
     row.injected = sum(kills.moments.values())
     row.notes += [f"{n} kills {moment}" for moment, n in kills.moments.items()]
+    row.notes.append(f"studies in hand of runs that died, by how often: {dict(sorted(held.items()))}")
     row.notes.append(f"{sum(kills.codes.values())} results folders, exit codes at the end {dict(kills.codes)}")
     row.seconds = time.monotonic() - started
     return row

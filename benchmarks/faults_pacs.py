@@ -77,7 +77,7 @@ def free_port() -> int:
 def pacs_row(work: Path, seed: int, *, folders: int = 2, kills: int = 5) -> Row:
     """Structured reports to a PACS that is down at first, goes away in between and fails now and then; runs are killed too."""
     started, rng = time.monotonic(), random.Random(seed)
-    inputs, _ = cohort(work / "in-share", 12, 0, seed)
+    inputs, _ = cohort(work / "in-12", 12, 0, seed)
     reference = work / "pacs-reference"
     expected = undisturbed(inputs, reference, "--dicom", "sr")
     row = Row("PACS", "PACS down at first, away in between, out of room or cutting associations at random; runs killed as well")
