@@ -109,8 +109,13 @@ class Pacs:
         return answer.json()
 
     def last_change(self) -> int:
-        """Number of its last change; it grows with everything that is newly stored."""
+        """Number of its last change so far, for `new_since`."""
         return int(self.rest("/changes?last")["Last"])
+
+    def new_since(self, number: int) -> list[str]:
+        """What was stored anew after a change: kinds of changes, without notes such as that a study seems complete."""
+        changes = self.rest(f"/changes?since={number}&limit=10000")["Changes"]
+        return [change["ChangeType"] for change in changes if change["ChangeType"].startswith("New")]
 
 
 def new_pacs(folder: Path) -> Pacs:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.batch import wire
+from medvl.data.identity import keyed_id
 from medvl.errors import InputError
 from medvl.imaging.load import Entry, Loaded, Study, load
 from medvl.inference.answers import RegionResult
@@ -134,11 +135,25 @@ class Child:
             "series_key": best.key,
         }
 
+    def _there(self, job: dict[str, Any]) -> dict[str, Any]:
+        """The source of a study that was read before, fetched again where its images are gone.
+
+        Raises:
+            InputError: of the PACS, or the study there has another series to use by now.
+        """
+        source = job["source"]
+        if "dicomweb" not in source or ("path" in source and Path(source["path"]).is_dir()):
+            return dict(source)
+        source = self._fetch(job)
+        if keyed_id(self.key, source["series_key"]) != job["series"]["key"]:
+            raise InputError("input_changed", "the study changed in the PACS since it was read; run again")
+        return source
+
     def objects(self, job: dict[str, Any]) -> tuple[dict[str, Any], Arrays]:
         """DICOM objects of one finished study."""
         from medvl.delivery.objects import make_objects
 
-        entry, study = _entry(job["source"]), Path(job["study"])
+        entry, study = _entry(self._there(job)), Path(job["study"])
         made_at = datetime.fromisoformat(json.loads((study / "findings.json").read_text(encoding="utf-8"))["made_at"])
         findings = load_findings(self.bundle.text("findings.yaml"))
         headers = self._anonymous(entry)

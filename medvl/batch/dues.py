@@ -40,6 +40,9 @@ class Dues:
                     again = (deliveries.c.case_id == case_id) & deliveries.c.target.in_(targets)
                     again &= deliveries.c.state == Sending.refused
                     db.execute(deliveries.update().where(again).values(state=Sending.waiting, not_before=0.0))
+                    found = db.execute(sa.select(studies.c.objects).where(studies.c.case_id == case_id)).scalar()
+                    if not found:  # nothing could be made: that is tried again as well
+                        db.execute(studies.update().where(studies.c.case_id == case_id).values(objects=None))
 
     def unmade(self, limit: int = 1) -> list[tuple[str, dict[str, Any], dict[str, Any] | None]]:
         """Studies that are done and for which no DICOM objects were made yet: id, source and series."""

@@ -42,6 +42,7 @@ class Errands:
         self._lock = threading.Lock()
         self._open = 0  # inputs whose studies are not yet in the ledger
         self._making: set[str] = set()
+        self._not_given: set[str] = set()  # images that are needed again, which the PACS does not give
         self._failed_to_make: Counter[str] = Counter()
         self._tries: Counter[str] = Counter()  # to fetch a study
         self.under_way = threading.Semaphore(run.options.readers + 2 * run.options.batch)
@@ -63,15 +64,16 @@ class Errands:
         counts = self._run.ledger.counts()
         if counts[State.queued] or self._run.ledger.mine():
             return False
-        return not (self._run.options.kinds and self._run.dues.unmade(1))
+        return not (self._run.options.kinds and self._unmade())
 
     def step(self, hand: Hand | Here) -> bool:
         """Do one errand; False when there is none."""
-        return self._find(hand) or self._read(hand) or self._make(hand)
+        return self.find(hand) or self._read(hand) or self._make(hand)
 
     # Finding
 
-    def _find(self, hand: Hand | Here) -> bool:
+    def find(self, hand: Hand | Here) -> bool:
+        """Find the studies of one input; False when none is left."""
         try:
             source = self._inputs.get_nowait()
         except queue.Empty:
@@ -246,34 +248,44 @@ class Errands:
         if not run.options.kinds:
             return False
         with self._lock:
-            due = [row for row in run.dues.unmade(len(self._making) + 1) if row[0] not in self._making]
+            due = self._unmade()
             if not due:
                 return False
-            case_id, source, _ = due[0]
+            case_id = due[0][0]
             self._making.add(case_id)
         try:
             with run.meter.stage("make objects"):
-                self._make_one(hand, case_id, source)
+                self._make_one(hand, *due[0])
         finally:
             with self._lock:
                 self._making.discard(case_id)
         return True
 
-    def _make_one(self, hand: Hand | Here, case_id: str, source: dict[str, Any]) -> None:
-        run, study = self._run, self._run.folder.folder(case_id)
+    def _unmade(self) -> list[Any]:
+        """Studies whose objects nobody makes yet, less those that the PACS does not give in this run."""
+        busy = self._making | self._not_given
+        return [row for row in self._run.dues.unmade(len(busy) + 1) if row[0] not in busy]
+
+    def _make_one(self, hand: Hand | Here, case_id: str, source: dict[str, Any], series: dict[str, Any] | None) -> None:
+        run, study, spool = self._run, self._run.folder.folder(case_id), self._run.folder.out / "spool" / case_id
         job = {
             "op": "objects",
             "source": source,
+            "series": series,
             "study": str(study),
             "out": str(study / "dicom"),
             "kinds": list(run.options.kinds),
+            "spool": str(spool),
+            "study_bytes": run.options.limits.study_bytes,
         }
         reason: Reason | None = None
         made: list[dict[str, Any]] = []
         try:
-            told, _ = hand.ask(job, run.options.limits.study_s)
-            made = told["objects"]
+            made = self._objects(hand, job)
         except InputError as error:
+            if retryable(error):
+                self._not_given.add(case_id)
+                return
             reason = Reason(error.code, error.message)
         except KilledError as error:
             self._failed_to_make[case_id] += 1
@@ -285,7 +297,19 @@ class Errands:
         run.dues.made(case_id, made, reason)
         if reason is not None:
             run.told(case_id, "no objects", reason.code)
-        shutil.rmtree(run.folder.out / "spool" / case_id, ignore_errors=True)
+        shutil.rmtree(spool, ignore_errors=True)
+
+    def _objects(self, hand: Hand | Here, job: dict[str, Any]) -> list[dict[str, Any]]:
+        """What was made; images that are gone are asked for as long as for reading them."""
+        waits_s = iter(WAITS_S)
+        while True:
+            try:
+                told, _ = hand.ask(job, self._run.options.limits.study_s)
+                return list(told["objects"])
+            except InputError as error:
+                wait_s = next(waits_s, None) if retryable(error) else None
+                if wait_s is None or self._run.stop.wait(wait_s):
+                    raise
 
 
 def _case(study: dict[str, Any]) -> Case:

@@ -8,6 +8,7 @@ of them, or all, may be killed at any moment.
 from __future__ import annotations
 
 import queue
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -200,6 +201,8 @@ class Run:
         how = Ended(State.done, "", "", ready.pixels, result.timings_s, ready.source, ready.series)
         if self.ledger.end(case_id, how, self.options.targets):
             self._told(case_id, "done", "")
+        if not self.options.kinds:  # else they are needed once more
+            shutil.rmtree(self.folder.out / "spool" / case_id, ignore_errors=True)
 
     def _send_all(self) -> None:
         """Send what is due; after all else is done, for as long as the PACS may take."""
