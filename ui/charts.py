@@ -39,13 +39,15 @@ def score_strip(finding: FindingRecord) -> alt.LayerChart | None:
         layers.append(cut.mark_tick(color=LIGHT, height=30, thickness=1).encode(x=_x("at:Q")))
     dot = alt.Chart(alt.Data(values=[{"at": finding.score}]))
     layers.append(dot.mark_point(color="white", filled=True, size=70, opacity=1).encode(x=_x("at:Q")))
-    return alt.layer(*layers).properties(height=34)
+    return alt.layer(*layers).properties(height=64)
 
 
 def _x(field: str) -> alt.X:
     import altair as alt
 
-    return alt.X(field, scale=alt.Scale(domain=[0, 1]), title=None, axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], grid=False))
+    return alt.X(
+        field, scale=alt.Scale(domain=[0, 1]), title=None, axis=alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2f", grid=False)
+    )
 
 
 def deletion_bars(test: DeletionRecord) -> alt.LayerChart:
@@ -56,12 +58,12 @@ def deletion_bars(test: DeletionRecord) -> alt.LayerChart:
     rows += [] if test.control is None else [{"what": "without another", "score": test.control}]
     order = [row["what"] for row in rows]
     base = alt.Chart(alt.Data(values=rows)).encode(
-        y=alt.Y("what:N", sort=order, title=None, axis=alt.Axis(labelLimit=140, ticks=False, domain=False)),
+        y=alt.Y("what:N", sort=order, title=None, axis=alt.Axis(labelLimit=140, labelOverlap=False, ticks=False, domain=False)),
         x=alt.X("score:Q", scale=alt.Scale(domain=[0, 1.12]), title=None, axis=None),
     )
     colour = alt.Color("what:N", scale=alt.Scale(domain=order, range=[SKY, ORANGE, GREY][: len(order)]), legend=None)
     text = base.mark_text(align="left", dx=4, color=LIGHT).encode(text=alt.Text("score:Q", format=".2f"))
-    return alt.layer(base.mark_bar(height=12).encode(color=colour), text).properties(height=24 * len(rows))
+    return alt.layer(base.mark_bar(height=12).encode(color=colour), text).properties(height=28 * len(rows) + 8)
 
 
 def predicted(curves: Mapping[str, Mapping[float, float]], patient: Sequence[str]) -> alt.LayerChart:
@@ -88,7 +90,7 @@ def predicted(curves: Mapping[str, Mapping[float, float]], patient: Sequence[str
         strokeDash=alt.condition("datum.heavy", alt.value([1, 0]), alt.value([5, 3])),
     )
     width = alt.condition("datum.heavy", alt.value(3), alt.value(1.5))
-    return alt.layer(base.mark_line().encode(strokeWidth=width), base.mark_point(filled=True, size=35)).properties(height=230)
+    return alt.layer(base.mark_line().encode(strokeWidth=width), base.mark_point(filled=True, size=35)).properties(height=320)
 
 
 def observed(curves: Mapping[str, Curve]) -> alt.LayerChart:
@@ -119,7 +121,7 @@ def observed(curves: Mapping[str, Curve]) -> alt.LayerChart:
     line = base.mark_line(interpolate="step-after", strokeWidth=2).encode(y=alt.Y("survival:Q", scale=y, axis=axis))
     text = alt.Chart(alt.Data(values=counts)).mark_text(fontSize=11)
     numbers = text.encode(x=x, y=alt.Y("y:Q", scale=y, axis=axis), text="n:Q", color=colour)
-    return alt.layer(band, line, numbers).properties(height=260)
+    return alt.layer(band, line, numbers).properties(height=380)
 
 
 def _legend() -> alt.Legend:

@@ -7,9 +7,12 @@ from collections.abc import Callable
 import streamlit as st
 
 from .charts import deletion_bars, score_strip
+from .drafting import show_draft
 from .evidence_words import deletion_words, doubts, interval_text, percentile_text, scanner_facts, spread_text
 from .prognosis import show_prognosis
+from .prompt_lab import show_lab
 from .results import FindingRecord, ReasonRecord, RegionRecord, SeriesRecord, Study
+from .similar import show_similar
 from .volume_view import evidence_problem
 from .wording import (
     BADGES,
@@ -31,7 +34,12 @@ def show_details(study: Study, finding: FindingRecord | None) -> None:
         drawers = {"Finding": lambda: _finding(study, finding)} | drawers
     lazy: dict[str, Callable[[], None]] = {}
     if study.status == "done":
-        lazy = {"Prognosis": lambda: show_prognosis(study)}
+        lazy = {
+            "Similar": lambda: show_similar(study, finding),
+            "Prognosis": lambda: show_prognosis(study),
+            "Draft": lambda: show_draft(study),
+            "Prompts": lambda: show_lab(study, finding),
+        }
     names = [*(name for name in drawers if name != "Study"), *lazy, "Study"]
     for name, tab in zip(names, st.tabs(names, key="pane", on_change="rerun"), strict=True):
         with tab:

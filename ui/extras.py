@@ -6,8 +6,9 @@ Each is opened when a pane first asks for it, once a process.
 from __future__ import annotations
 
 import argparse
+import importlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,12 +29,18 @@ class Extras:
         bundle: folder of the bundle that made the results.
         show_text: whether report texts of the index may be shown at all; roles narrow it further.
         lock: held while the model answers: one question at a time.
+        reviews: whether whoever is asking may review; a viewer with accounts sets it.
     """
 
     index: Path | None = None
     bundle: Path | None = None
     show_text: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    reviews: Callable[[], bool] = lambda: True
+
+    def may_show_text(self) -> bool:
+        """Report texts are for reviewers and above, and only of a viewer that was started with --show-text."""
+        return self.show_text and self.reviews()
 
     @cached_property
     def opened_index(self) -> Index | None:
@@ -76,6 +83,17 @@ def open_extras(given: Extras) -> Extras:
     """Make these the options of this process."""
     _open[:] = [given]
     return given
+
+
+def warm(given: Extras) -> None:
+    """Import in the background what the first question would wait for, where there is an index or a bundle to ask."""
+    if given.index or given.bundle:
+        threading.Thread(target=_import_all, name="warm", daemon=True).start()
+
+
+def _import_all() -> None:
+    for name in ("altair", "medvl.retrieval.outside", "medvl.survival.strata", "medvl.inference.predictor"):
+        importlib.import_module(name)
 
 
 def extras() -> Extras:

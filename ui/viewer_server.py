@@ -7,10 +7,10 @@ from pathlib import Path
 
 import streamlit as st
 
-from medvl_ui.extras import open_extras, parsed
+from medvl_ui.extras import open_extras, parsed, warm
 from medvl_ui.station import open_station
 from medvl_ui.transport import routes
 
 open_station(Path(sys.argv[1]))
-open_extras(parsed(sys.argv[2:]))
+warm(open_extras(parsed(sys.argv[2:])))
 app = st.App(Path(__file__).with_name("viewer_page.py"), routes=routes())

@@ -1,0 +1,152 @@
+"""Similar cases, drafts and free prompts: what is shown of whom, and every refusal."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from evidence_studies import CASE, CONTRACT, OTHER, SHA, WIDTH, PretendBundle, pane, readings, said, unit, write_full
+from results_folder import finding, study_json, write_study
+from safetensors.numpy import save_file
+from tiny import Tiny
+
+from medvl.models.bundle import open_bundle
+from medvl.retrieval.entry import Entry, Space
+from medvl.retrieval.store import Index
+from medvl_ui.extras import extras, options, parsed
+from medvl_ui.likeness import likeness
+from medvl_ui.results import Study
+
+
+def near(seed: int, by: float) -> np.ndarray:
+    """A unit vector near that of the study's left kidney."""
+    made = unit(1) + by * unit(seed)
+    return (made / np.linalg.norm(made)).astype(np.float32)
+
+
+def write_index(folder: Path, *, sha: str = SHA, outcomes: bool = True) -> Path:
+    """Twelve left kidneys; P0 is the study's own patient, with the same vector and a right kidney beside."""
+    rows = [unit(1), *(near(10 + k, 0.2 * k) for k in range(1, 12))]
+    cases = [
+        Entry(f"P{k}/kidney_left", f"P{k}", region="kidney_left", report=f"Report {k}.", findings={"renal_mass": int(k % 2 == 0)},
+              extra={"time_days": 365.25 * k, "event": float(k % 2)} if outcomes else {})
+        for k in range(12)
+    ]  # fmt: skip
+    vectors = np.stack(rows)
+    space = Space("phantom", sha, CONTRACT, WIDTH)
+    with Index.create(folder, space) as index:
+        index.add(cases, {"image": vectors, "report": vectors}, space)
+    return folder
+
+
+def test_nearest_cases_without_the_same_patient_with_their_outcomes(tmp_path: Path, monkeypatch) -> None:
+    write_full(tmp_path / "results")
+    index = write_index(tmp_path / "index")
+    at = pane(readings(tmp_path / "results", monkeypatch, index=index), "Similar")
+    told = said(at)
+    assert "11 cases of other patients compared" in told
+    assert "One patient with the same images was left out." in told
+    score = float(near(11, 0.2) @ unit(1))
+    assert f"**{score:.3f}**  P1" in told
+    assert "P0" not in told
+    assert "Event after 1.0 years" in told
+    assert "Kaplan-Meier with 95 % interval" in told
+    assert "Report 1." not in told
+    assert "Reports are withheld" in told
+    at.button(key="same_P1/kidney_left").click().run()
+    assert "10 cases of other patients compared" in said(at)
+    assert "  P1" not in said(at)
+
+
+def test_reports_are_shown_to_reviewers_where_the_viewer_may(tmp_path: Path, monkeypatch) -> None:
+    write_full(tmp_path / "results")
+    index = write_index(tmp_path / "index", outcomes=False)
+    told = said(pane(readings(tmp_path / "results", monkeypatch, index=index, show_text=True), "Similar"))
+    assert "Report 1." in told
+    assert "carries no outcomes" in told
+    told = said(pane(readings(tmp_path / "results", monkeypatch, index=index, show_text=True, reviews=lambda: False), "Similar"))
+    assert "Report 1." not in told
+
+
+def test_an_index_of_another_model_is_refused_and_none_is_said(tmp_path: Path, monkeypatch) -> None:
+    write_full(tmp_path / "results")
+    index = write_index(tmp_path / "index", sha="ab" * 32)
+    told = said(pane(readings(tmp_path / "results", monkeypatch, index=index), "Similar"))
+    assert "the index holds model_sha256 abababababab" in told
+    write_full(tmp_path / "bare", vectors=False)
+    assert "hold no embeddings" in said(pane(readings(tmp_path / "bare", monkeypatch, index=index), "Similar"))
+
+
+def test_studies_of_this_folder_can_be_laid_beside(tmp_path: Path, monkeypatch) -> None:
+    write_full(tmp_path)
+    assert "No other study of this folder" in said(pane(readings(tmp_path, monkeypatch), "Similar"))
+    folder = write_study(tmp_path, study_json(OTHER, findings=[finding("renal_mass", "kidney_left", 0.9, "present")]))
+    meta = {"model_sha256": SHA, "contract_hash": CONTRACT}
+    save_file({"kidney_left": near(12, 0.4)}, folder / "embeddings.safetensors", metadata=meta)
+    copy = write_study(tmp_path, study_json("e3copy"))
+    save_file({"kidney_left": unit(1)}, copy / "embeddings.safetensors", metadata=meta)
+    at = pane(readings(tmp_path, monkeypatch), "Similar")
+    assert "1 studies compared. 1 with the same images left out." in said(at)
+    at.button(key=f"beside_{OTHER}").click().run()
+    assert at.session_state["beside"] == (CASE, OTHER, "kidney_left")
+
+
+def test_likeness_compares_decided_findings_only() -> None:
+    rows = [("a", "present"), ("b", "present"), ("c", "absent"), ("d", "absent"), ("e", "undecided"), ("f", "present")]
+    study = Study.model_validate(study_json(CASE, findings=[finding(n, "chest", 0.5, verdict) for n, verdict in rows]))
+    said_there = {"a": 1, "b": 0, "c": 1, "d": 0, "e": 1}
+    assert likeness(study, "chest", said_there) == ["In both: A", "Only here: B", "Only there: C", "Absent in both: 1"]
+    assert likeness(study, "chest", {}) == ["Nothing is said there of the findings that are decided here."]
+
+
+@pytest.mark.parametrize("name", ["Draft", "Prompts"])
+def test_panes_that_need_the_bundle_say_so(tmp_path: Path, monkeypatch, name: str) -> None:
+    write_full(tmp_path)
+    assert "--bundle NAME" in said(pane(readings(tmp_path, monkeypatch), name))
+    told = said(pane(readings(tmp_path, monkeypatch, bundle=PretendBundle("ab" * 32)), name))
+    assert "another bundle" in told or "was made by bundle" in told
+
+
+def test_a_draft_links_sentences_to_findings_and_keeps_edits(tmp_path: Path, monkeypatch, tiny_run: Tiny) -> None:
+    bundle = open_bundle(tiny_run.bundle)
+    rows = [
+        finding("renal_cyst", "kidney_left", 0.97, "present"),
+        finding("renal_stone", "kidney_left", 0.02, "absent"),
+        finding("of_a_users_list", "kidney_left", None, "undecided"),
+    ]
+    made = {"name": bundle.name, "sha256": bundle.sha256, "contract": bundle.contract.hash}
+    write_full(tmp_path, findings=rows, bundle=made)
+    at = pane(readings(tmp_path, monkeypatch, bundle=bundle), "Draft")
+    told = said(at)
+    assert "Draft, not final." in told
+    assert "cyst in the left kidney" in told
+    at.button(key="draft_0").click().run()
+    assert at.session_state["finding"] == "renal_cyst@kidney_left"
+    assert "cyst" in at.text_area[0].value
+    at.text_area[0].set_value("My own words.").run()
+    assert "Edited by you; kept in this browser session only" in said(at)
+    assert pane(pane(at, "Study"), "Draft").text_area[0].value == "My own words."
+
+
+def test_a_free_prompt_gives_the_models_margin_and_no_verdict(tmp_path: Path, monkeypatch, tiny_run: Tiny) -> None:
+    from medvl.heads.free_text import query_of
+
+    bundle = open_bundle(tiny_run.bundle)
+    write_full(tmp_path, bundle={"name": bundle.name, "sha256": bundle.sha256, "contract": bundle.contract.hash}, vectors=False)
+    vector = np.eye(1, 16, dtype=np.float32)[0]
+    meta = {"model_sha256": bundle.sha256, "contract_hash": bundle.contract.hash}
+    save_file({"kidney_left": vector}, tmp_path / "studies" / CASE / "embeddings.safetensors", metadata=meta)
+    at = pane(readings(tmp_path, monkeypatch, bundle=bundle), "Prompts")
+    assert "uncalibrated" in said(at)
+    at.text_input(key="lab_text").set_value("a stone in the left kidney")
+    at.button[-1].click().run()
+    query, twin = query_of("a stone in the left kidney", extras().predictor.embed_texts)
+    assert twin
+    assert at.metric[0].value == f"{float(query[0]):+.3f}"
+    assert "against its negation, made from your words" in said(at)
+    assert at.text_input(key="lab_text").max_chars == 200
+
+
+def test_options_reach_the_serving_process(tmp_path: Path) -> None:
+    given = parsed(["--other", "x", *options(tmp_path / "i", tmp_path / "b", show_text=True)])
+    assert (given.index, given.bundle, given.show_text) == ((tmp_path / "i").resolve(), (tmp_path / "b").resolve(), True)
+    assert options(None, None, show_text=False) == []

@@ -1,0 +1,161 @@
+"""Similar cases: nearest regions of other patients in an index, or of other studies in this folder, and what became of them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import streamlit as st
+
+from medvl.errors import MedvlError
+
+from .charts import observed
+from .embeddings import Vectors, read_vectors
+from .extras import extras
+from .fellows import show_fellows
+from .likeness import likeness
+from .results import FindingRecord, Study
+from .station import station
+from .wording import plain, reason_lines, spoken
+
+if TYPE_CHECKING:
+    from medvl.retrieval.entry import Entry
+    from medvl.retrieval.outside import Neighbours
+    from medvl.retrieval.store import Index
+
+SHOWN, FOLLOWED = 6, (20, 50, 100)
+_LONGEST = 1500
+
+
+def show_similar(study: Study, finding: FindingRecord | None) -> None:
+    """Draw the pane, or say what is missing for it."""
+    try:
+        vectors = read_vectors(station().root, study.case_id)
+    except MedvlError as error:
+        st.info(plain(str(error)))
+        return
+    regions = list(vectors.by_region)
+    first = regions.index(finding.region) if finding and finding.region in regions else 0
+    region = st.selectbox(
+        "Region", regions, index=first, format_func=spoken, key=f"similar_{study.case_id}_{finding and finding.key}"
+    )
+    doubts = [line for r in study.regions if r.name == region for line in reason_lines(r.reasons)]
+    for line in doubts:
+        st.warning(plain(line))
+    where = st.segmented_control(
+        "Among", ["Index", "This folder"], default="Index" if extras().index else "This folder", key="among"
+    )
+    if where == "This folder":
+        show_fellows(study, vectors, region)
+    else:
+        _show_index(study, vectors, region)
+
+
+def _show_index(study: Study, vectors: Vectors, region: str) -> None:
+    if extras().index is None:
+        st.info("No index was given. Build one with `medvl index build` and start the viewer with --index DIR.")
+        return
+    gone = st.session_state.setdefault(f"same_{study.case_id}", [])
+    try:
+        with st.spinner("Comparing with the index"):
+            index = extras().opened_index
+            found = None if index is None else nearest(index, vectors, region, gone, max(FOLLOWED))
+    except MedvlError as error:
+        st.warning(plain(str(error)))
+        return
+    if found is None or not found.hits:
+        st.info(f"The index holds no case of the {spoken(region)} of another patient.")
+        return
+    st.caption(plain(_excluded(found, gone)))
+    for hit in found.hits[:SHOWN]:
+        _neighbour(study, region, hit.entry, hit.score, gone)
+    if any(hit.entry.report for hit in found.hits[:SHOWN]) and not extras().may_show_text():
+        st.caption("Reports are withheld: they are shown to reviewers of a viewer that was started with --show-text.")
+    _outcomes([hit.entry for hit in found.hits])
+
+
+def nearest(index: Index, vectors: Vectors, region: str, gone: list[str], k: int) -> Neighbours:
+    """The k nearest cases of the same region, of other patients.
+
+    Raises:
+        ConfigError: the index was made by another bundle.
+    """
+    from medvl.retrieval.entry import Space
+    from medvl.retrieval.filters import Condition
+    from medvl.retrieval.outside import neighbours_of
+
+    vector = vectors.by_region[region]
+    made = Space("of this study", vectors.model_sha256, vectors.contract_hash, len(vector))
+    index.space.must_be(made, "this study has")
+    return neighbours_of(index, vector, k, where=[Condition("region", "=", (region,))], without=gone)
+
+
+def _excluded(found: Neighbours, gone: list[str]) -> str:
+    told = [f"{found.n_searched} cases of other patients compared, all exactly; similarity is a cosine, no probability."]
+    if found.same:
+        told.append("One patient with the same images was left out." if len(found.same) == 1 else "Same images were left out.")
+    else:
+        told.append("Results hold no patient number: mark a case below if it is the same patient.")
+    return " ".join([*told, *([f"{len(gone)} left out by you."] if gone else [])])
+
+
+def _neighbour(study: Study, region: str, entry: Entry, score: float, gone: list[str]) -> None:
+    with st.container(border=True):
+        known = [
+            spoken(entry.region),
+            entry.sex,
+            f"{entry.age_years:.0f} years" if entry.age_years is not None else "",
+            entry.phase,
+        ]
+        st.markdown(
+            f"**{score:.3f}**  {plain(entry.patient or entry.id)} :small[:gray[{plain(', '.join(k for k in known if k))}]]"
+        )
+        for line in likeness(study, region, entry.findings):
+            st.text(line)
+        if told := outcome_text(entry):
+            st.caption(told)
+        if entry.report and extras().may_show_text():
+            with st.expander("Report"):
+                st.text(entry.report[:_LONGEST])
+        if entry.patient:
+            st.button(
+                "Same patient", key=f"same_{entry.id}", on_click=gone.append, args=(entry.patient,), help="Leave this patient out"
+            )
+
+
+def outcome_text(entry: Entry) -> str:
+    """What became of the patient, where the index knows."""
+    followed = _outcome(entry)
+    if followed is None:
+        return ""
+    days, event = followed
+    return f"{'Event after' if event else 'Followed without event for'} {days / 365.25:.1f} years"
+
+
+def _outcome(entry: Entry) -> tuple[float, bool] | None:
+    days, event = entry.extra.get("time_days"), entry.extra.get("event")
+    if not isinstance(days, int | float) or not isinstance(event, int | float) or not days >= 0:
+        return None
+    return float(days), bool(event)
+
+
+def _outcomes(entries: list[Entry]) -> None:
+    """Kaplan-Meier of the neighbours, one row a patient."""
+    from medvl.survival.curves import curve
+
+    people: dict[str, tuple[float, bool]] = {}
+    for entry in entries:
+        followed = _outcome(entry)
+        if followed is not None:
+            people.setdefault(entry.patient or entry.id, followed)
+    st.caption("What became of them")
+    if not people:
+        st.text("The index carries no outcomes (time_days and event), so there is no survival curve.")
+        return
+    sizes = [n for n in FOLLOWED if n < len(people)] or [len(people)]
+    n = st.select_slider("Nearest patients", sizes, value=sizes[-1], key="followed") if len(sizes) > 1 else sizes[0]
+    chosen = list(people.values())[:n]
+    found = curve([max(days, 0.5) for days, _ in chosen], [event for _, event in chosen])
+    st.altair_chart(observed({f"{found.n} nearest, {found.n_events} events": found}), width="stretch")
+    median = "not reached" if not np.isfinite(found.median) else f"{found.median / 365.25:.1f} years"
+    st.caption(f"Kaplan-Meier with 95 % interval (log-log); median {median}. It describes these, and predicts nothing.")
