@@ -71,7 +71,7 @@ def test_lines_stay_on_their_slice_until_deleted(tab, url: str) -> None:
     tab.get_by_role("button", name="c0hostile").click()  # another study and back
     sync_api.expect(tab.get_by_text("outside its study folder")).to_be_visible()
     tab.get_by_role("button", name="a1b2c3d4e5f6").click()
-    sync_api.expect(tab.locator(".status")).to_contain_text("measured here 2")
+    sync_api.expect(tab.locator(".status")).to_contain_text("measured here 2", timeout=20_000)
     plane(tab, "axial").locator("canvas").press("Delete")
     tab.wait_for_timeout(100)
     assert measured(tab) == pytest.approx([22.0], abs=0.4)
@@ -186,7 +186,7 @@ def pair(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 def test_two_studies_scroll_together_in_millimetres(tab, pair: str) -> None:
     tab.goto(pair)
-    sync_api.expect(tab.locator('.pane[data-ready="true"]')).to_have_count(2)
+    sync_api.expect(tab.locator('.pane[data-ready="true"]')).to_have_count(2, timeout=30_000)
     left, right = (tab.locator(".pane").nth(k) for k in (0, 1))
 
     def slices() -> list[str]:
@@ -210,7 +210,7 @@ def test_two_studies_scroll_together_in_millimetres(tab, pair: str) -> None:
 
 def test_unlinked_studies_can_be_lined_up_by_hand(tab, pair: str) -> None:
     tab.goto(pair)
-    sync_api.expect(tab.locator('.pane[data-ready="true"]')).to_have_count(2)
+    sync_api.expect(tab.locator('.pane[data-ready="true"]')).to_have_count(2, timeout=30_000)
     left, right = (tab.locator(".pane").nth(k) for k in (0, 1))
 
     def scrolled(pane, notches: int) -> tuple[str, str]:

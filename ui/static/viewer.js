@@ -147,8 +147,9 @@ class Viewer {
     this.redraw();
   }
 
-  setSlab(slab) {
+  setSlab(slab, tell = true) {
     this.slab = slab;
+    if (tell) this.#tell((other) => other.setSlab(slab, false));
     this.redraw();
   }
 
@@ -172,6 +173,7 @@ class Viewer {
   // As the study was opened, but where the reader is; lines stay.
   reset() {
     Object.assign(this, START);
+    this.setSlab(START.slab);
     this.setWindow(...this.#firstWindow());
     this.fit();
   }
@@ -241,7 +243,7 @@ class Viewer {
   #slabText(plane) {
     if (!this.slab) return "";
     const [first, last] = plane.span(this.cursor, this.slab), mm = (last - first + 1) * this.volume.spacing[plane.normal];
-    return `  ${SLABS[this.slab].label.split(" ")[0]} ${mm.toFixed(1)} mm`;
+    return `\n${SLABS[this.slab].label.split(" ")[0]} ${mm.toFixed(1)} mm`;
   }
 
   #tellStatus(texts) {
