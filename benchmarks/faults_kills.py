@@ -18,7 +18,7 @@ from faults_check import Row, check, ledger, records
 from faults_process import Lane, Process, command
 from faults_studies import cohort
 
-START_S, AMID_S, END_S = 12.0, 2.5, 0.4
+START_S, AMID_S, END_S = 5.0, 3.0, 0.4
 
 
 def bundle(out: Path) -> Path:

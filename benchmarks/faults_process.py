@@ -100,10 +100,11 @@ class Process:
             if entry.name.isdigit():
                 try:
                     stat = (entry / "stat").read_text().rpartition(")")[2].split()
-                    words = (entry / "cmdline").read_bytes()
+                    words = (entry / "cmdline").read_bytes() + (entry / "comm").read_bytes()
                 except OSError:
                     continue
-                if int(stat[1]) == self.pid and stat[0] != "Z" and b"medvl.batch.child" in words:
+                reads = b"medvl.batch.child" in words or b"medvl-reader" in words
+                if int(stat[2]) == self.pid and stat[0] != "Z" and reads:
                     found.append(int(entry.name))
         return found
 
