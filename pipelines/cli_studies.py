@@ -123,12 +123,24 @@ def infer(
     deidentify_key: AnonymousKeyOption = None,
     dates: DatesOption = Dates.remove,
     retain_uids: RetainUidsOption = False,
+    engine: Annotated[
+        str, typer.Option(metavar="local|ray", help="local: this process. ray: workers of a Ray cluster (extra `cluster`).")
+    ] = "local",
+    workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Workers of --engine ray; default: 2.")] = None,
+    gpus_per_worker: Annotated[
+        float | None, typer.Option("--gpus-per-worker", metavar="X", min=0, help="GPUs of each worker, 0.5 for two on one.")
+    ] = None,
+    ray_address: Annotated[
+        str | None,
+        typer.Option("--ray-address", metavar="ADDRESS", help="Cluster that runs already; needs --ledger and a shared --out."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a model over studies: findings and heat maps for each, one table for all. A rerun goes on where it stopped."""
     paths = [Path(given) for given in inputs if "://" not in given]
     existing(*paths, *([masks] if masks else []), *([findings] if findings else []))
     from . import infer as verb
+    from .cluster import crew_of
     from .station import Station
 
     station = Station(
@@ -136,7 +148,8 @@ def infer(
         tuple(send or ()), credentials, ca_bundle, client_cert, allow_plain, ledger, deidentify, deidentify_key, dates.value,
         retain_uids, retry_refused,
     )  # fmt: skip
-    raise typer.Exit(verb.run(inputs, station, masks=masks, as_json=as_json))
+    crew = crew_of(engine, workers, gpus_per_worker, ray_address)
+    raise typer.Exit(verb.run(inputs, station, crew=crew, masks=masks, as_json=as_json))
 
 
 @app.command(
@@ -210,10 +223,13 @@ def listen(
         "medvl view --results results",
         "medvl view --results results --port 8600 --no-browser",
         "medvl view --results results --index index --bundle phantom-demo",
+        "medvl view --add-user 'Ada Lovelace' --role reviewer --users users.yaml",
+        "medvl view --results results --auth users --users users.yaml --host 10.0.0.5 --tls-cert cert.pem --tls-key key.pem",
     )
 )
 def view(
-    results: Annotated[Path, typer.Option("--results", "-r", metavar="DIR", help="What `medvl infer` wrote.")],
+    results: Annotated[Path | None, typer.Option("--results", "-r", metavar="DIR", help="What `medvl infer` wrote.")] = None,
+    *,
     port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="Port on this machine.")] = 8501,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
     index: Annotated[
@@ -223,9 +239,39 @@ def view(
         str | None, typer.Option("--bundle", "-b", metavar="NAME", help="The results' bundle: for free prompts and other ages.")
     ] = None,
     show_text: Annotated[bool, typer.Option("--show-text", help="Show reviewers the reports of similar cases.")] = False,
+    auth: Annotated[
+        str, typer.Option(metavar="local|users|oidc", help="How users sign in; local: not at all, on this machine only.")
+    ] = "local",
+    users: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML (mode 0600) of users and roles, for users and oidc.")
+    ] = None,
+    user: Annotated[str, typer.Option(metavar="NAME", help="Your name in local mode; default: that of your account.")] = "",
+    secrets: Annotated[
+        Path | None, typer.Option(metavar="TOML", help="Streamlit's secrets (mode 0600) with the OIDC client in [auth].")
+    ] = None,
+    idle_minutes: Annotated[float, typer.Option(metavar="N", help="Sign out after so long without use.")] = 15.0,
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Interface to listen on; others than this machine need --auth.")
+    ] = ("127.0.0.1"),
+    name: Annotated[list[str] | None, typer.Option(metavar="HOST", help="Host name that users ask for; may be repeated.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="PEM", help="Certificate, to serve https.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its key.")] = None,
+    allow_plain: Annotated[bool, typer.Option("--allow-plain", help="Let other machines come over plain http.")] = False,
+    add_user: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Write a user into --users, asking for the password; serve nothing.")
+    ] = None,
+    role: Annotated[str, typer.Option(metavar="reader|reviewer|admin", help="Of --add-user.")] = "reader",
+    no_password: Annotated[bool, typer.Option("--no-password", help="With --add-user: one who signs in by OIDC.")] = False,
+    remove_user: Annotated[str | None, typer.Option(metavar="NAME", help="Take a user out of --users; serve nothing.")] = None,
 ) -> None:
-    """Open the viewer page on the results of `medvl infer`; it serves this machine only."""
-    existing(results)
+    """Open the viewer page on the results of `medvl infer`: on this machine, or behind a sign-in for others."""
     from . import view as verb
 
-    raise typer.Exit(verb.run(results, port=port, open_browser=browser, index=index, bundle=bundle, show_text=show_text))
+    if add_user is not None or remove_user is not None:
+        raise typer.Exit(verb.keep_users(users, add_user, role, remove_user, password=not no_password))
+    door = verb.door(host, tuple(name or ()), auth, users, user, idle_minutes, (tls_cert, tls_key), secrets, plain=allow_plain)
+    if results is not None:
+        existing(results)
+    raise typer.Exit(
+        verb.run(results, port=port, open_browser=browser, index=index, bundle=bundle, show_text=show_text, door=door)
+    )

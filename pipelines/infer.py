@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING
 
 from medvl.errors import ConfigError
 
+from . import cluster
 from .console import emit_json, say, table
 from .station import Station, exit_code, open_run, work
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from medvl.batch.ray_engine import Crew
+
 REGION_REASONS = ("region_not_found", "region_incomplete", "out_of_distribution")
 SHOWN = 40
 
 
-def run(inputs: Sequence[str], station: Station, *, masks: Path | None = None, as_json: bool = False) -> int:
+def run(
+    inputs: Sequence[str], station: Station, *, crew: Crew | None = None, masks: Path | None = None, as_json: bool = False
+) -> int:
     """Exit code 0 when every study is done and sent, 3 when some are not, 4 when the run had to stop.
 
     Raises:
@@ -31,8 +36,7 @@ def run(inputs: Sequence[str], station: Station, *, masks: Path | None = None, a
     from medvl.batch.inputs import inputs_of
 
     listed = inputs_of(inputs, allow_plain=station.allow_plain)
-    opened = open_run(station, masks)
-    summary = work(opened, listed)
+    summary = work(open_run(station, masks), listed) if crew is None else cluster.work(station, crew, listed, masks)
     if as_json:
         emit_json(summary.as_dict())
     else:

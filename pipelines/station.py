@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from .findings import prompt_cache, usable
 if TYPE_CHECKING:
     from medvl.batch.hand import Hand
     from medvl.batch.inputs import Input
+    from medvl.batch.options import Options
     from medvl.batch.run import Run
     from medvl.batch.summary import Summary
     from medvl.models.localiser import Place
@@ -79,42 +80,22 @@ def open_run(station: Station, masks: Path | None = None) -> Run:
         ConfigError: a device that is not there, an address or credentials that cannot be used, or a findings list that cannot be
             asked of the bundle.
     """
-    folder, kinds = bundle_folder(station.bundle), station.kinds()
+    folder = bundle_folder(station.bundle)
+    station.kinds()
     with err().status("loading the model"), _waiting(station) as hands:
-        chosen = _device(station.device)
+        chosen = device_of(station.device)
         n_readers = _readers(station, chosen)
         from medvl.batch.hand import Hand
-        from medvl.batch.limits import Limits
-        from medvl.batch.options import Options
         from medvl.batch.run import Run
         from medvl.inference.masks import places_from_masks
         from medvl.inference.predictor import Predictor
         from medvl.models.bundle import open_bundle
-        from medvl.network.access import access_from
-        from medvl.network.address import parse
 
-        for target in station.send:
-            parse(target, allow_plain=station.allow_plain)
-        access = access_from(os.environ, station.credentials, ca_bundle=station.ca_bundle, client_cert=station.client_cert)
         opened = open_bundle(folder)
         given: dict[str, Place] | None = places_from_masks(masks, opened.contract.names) if masks else None
+        options = options_of(station, n_readers, given)
         listed = usable(opened, station.findings) if station.findings else None
         predictor = Predictor(opened, chosen, given, findings=listed, cache=prompt_cache(), bf16=station.bf16)
-        options = Options(
-            readers=n_readers,
-            batch=station.batch,
-            explain=station.explain,
-            kinds=kinds,
-            targets=station.send,
-            access=access,
-            allow_plain=station.allow_plain,
-            limits=Limits(study_s=station.timeout_s, memory_mb=station.memory_mb),
-            given=given,
-            ledger=station.ledger,
-            retry_quarantined=station.retry_quarantined,
-            retry_refused=station.retry_refused,
-            **_anonymity(station),
-        )
         while len(hands) > n_readers:
             hands.pop().close()
         hands += [Hand() for _ in range(n_readers - len(hands))]
@@ -122,6 +103,37 @@ def open_run(station: Station, masks: Path | None = None) -> Run:
     if predictor.survival is None:
         warn("this bundle estimates no survival: it holds no survival.json")
     return run
+
+
+def options_of(station: Station, n_readers: int, given: Mapping[str, Place] | None = None) -> Options:
+    """The options of a run.
+
+    Raises:
+        ConfigError: an address or credentials that cannot be used.
+    """
+    from medvl.batch.limits import Limits
+    from medvl.batch.options import Options
+    from medvl.network.access import access_from
+    from medvl.network.address import parse
+
+    for target in station.send:
+        parse(target, allow_plain=station.allow_plain)
+    access = access_from(os.environ, station.credentials, ca_bundle=station.ca_bundle, client_cert=station.client_cert)
+    return Options(
+        readers=n_readers,
+        batch=station.batch,
+        explain=station.explain,
+        kinds=station.kinds(),
+        targets=station.send,
+        access=access,
+        allow_plain=station.allow_plain,
+        limits=Limits(study_s=station.timeout_s, memory_mb=station.memory_mb),
+        given=given,
+        ledger=station.ledger,
+        retry_quarantined=station.retry_quarantined,
+        retry_refused=station.retry_refused,
+        **_anonymity(station),
+    )
 
 
 @contextmanager
@@ -170,7 +182,7 @@ def work(run: Run, inputs: Iterable[Input] = (), until: Callable[[], bool] | Non
             warn(f"[{ended}/{max(ended, len(run.errands.seen))}] study {case_id}: {status}{f' ({reason})' if reason else ''}")
 
     run.tell(told)
-    with _terminable():
+    with terminable():
         summary = run.go(inputs, until=until)
     write_summary(summary, run.folder.out, run.predictor.bundle.name)
     if run.stop.message:
@@ -191,7 +203,7 @@ _signals: list[int] = []
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """SIGTERM ends a run as Ctrl-C does."""
 
     def end(number: int, _frame: Any) -> None:
@@ -221,7 +233,7 @@ def _anonymity(station: Station) -> dict[str, Any]:
     return {"deidentify": Deidentify(retain_uids=station.retain_uids, dates=station.dates), "deidentify_key": key}
 
 
-def _device(wanted: str) -> str:
+def device_of(wanted: str) -> str:
     """``cuda`` or ``cpu``; auto takes CUDA where there is one."""
     import torch
 

@@ -69,7 +69,7 @@ class Meter:
         self._lock = threading.Lock()
         self._since = time.monotonic()
         self.stages: dict[str, float] = defaultdict(float)
-        self.child_peak_mb = 0
+        self.child_peak_mb = self.worker_peak_mb = 0
 
     def add(self, timings: Mapping[str, float]) -> None:
         """Seconds that were measured elsewhere."""
@@ -96,7 +96,7 @@ class Meter:
             "readers": n_readers,
             "device": device,
             "peak_memory_mb": {
-                "run": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "run": max(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, self.worker_peak_mb),
                 "largest_reader": self.child_peak_mb,
             },
         }

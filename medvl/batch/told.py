@@ -28,6 +28,6 @@ def summary_of(run: Run) -> Summary:
         cases,
         Counter(str(row["state"]) for row in owed),
         Counter(str(row["reason"]) for row in owed if row["state"] != Sending.sent and row["reason"]),
-        run.meter.receipt(n_done, run.options.readers, str(run.predictor.device)),
+        run.meter.receipt(n_done, run.options.readers, f"{run.predictor.device}{', bfloat16' if run.predictor.bf16 else ''}"),
         run.stop.code,
     )
