@@ -25,7 +25,7 @@ _STATUS = {
     Status.rejected: ":red-badge[✗ rejected]",
 }
 _OPPOSITE = {"present": "absent", "absent": "present"}
-_LIST_PX = 330
+_LIST_PX, _ROW_PX = 230, 36
 
 
 def show(study: Study, who: Who) -> None:
@@ -43,9 +43,7 @@ def show(study: Study, who: Who) -> None:
     may = who.role in MAY_DECIDE
     if not may:
         st.caption(plain(f"You are signed in as {who.role}: you may look, not decide."))
-    with st.container(height=_LIST_PX, border=False):
-        _answers(seen, may=may and not closed)
-        _added(seen, may=may and not closed)
+    _answers(seen, may=may and not closed)
     if may and closed:
         _closed(seen)
     elif may:
@@ -69,23 +67,27 @@ def _head(seen: Seen) -> None:
 
 
 def _answers(seen: Seen, *, may: bool) -> None:
-    items = deciding.in_order(seen.review)
+    """The finding in focus with its three buttons, always at the same place; below it all of them."""
+    review = seen.review
+    items = deciding.in_order(review)
     names = [item.name for item in items]
     wanted = str(st.session_state.get("finding") or "")
     focus = wanted if wanted in names else names[0] if names else ""
-    for item in items:
-        kept = seen.review.decisions.get(item.name)
-        st.button(
-            _row(item, kept),
-            key=seen.key("row", item.name),
-            type="primary" if item.name == focus else "tertiary",
-            width="stretch",
-            on_click=deciding.look_at,
-            args=(item.name,),
-        )
-        if item.name == focus:
-            with st.container(border=True):
-                _in_focus(seen, item, kept, names, may=may)
+    item = review.answers.item(focus)
+    if item is not None:
+        with st.container(border=True):
+            _in_focus(seen, item, review.decisions.get(focus), names, may=may)
+    with st.container(height=min(_LIST_PX, 16 + _ROW_PX * max(1, len(items) + len(review.added))), border=False, gap="xxsmall"):
+        for answer in items:
+            st.button(
+                _row(answer, review.decisions.get(answer.name)),
+                key=seen.key("row", answer.name),
+                type="primary" if answer.name == focus else "tertiary",
+                width="stretch",
+                on_click=deciding.look_at,
+                args=(answer.name,),
+            )
+        _added(seen, may=may)
 
 
 def _row(item: Item, kept: Kept | None) -> str:
@@ -99,7 +101,8 @@ def _row(item: Item, kept: Kept | None) -> str:
 
 def _in_focus(seen: Seen, item: Item, kept: Kept | None, names: list[str], *, may: bool) -> None:
     said = f"by {plain(kept.by)}, {plain(moment(kept.at))}" if kept else "not decided"
-    st.markdown(f"Model {BADGES.get(item.verdict, '')} :small[:gray[{said}]]")
+    badge = {str(verdict): text for verdict, text in BADGES.items()}.get(item.verdict, "")
+    st.markdown(f"**{plain(item.label)}** :small[:gray[{plain(spoken(item.region))}]] {badge}  \n:small[:gray[{said}]]")
     if not may:
         if kept and kept.decision.comment:
             st.text(kept.decision.comment)
@@ -126,36 +129,33 @@ def _in_focus(seen: Seen, item: Item, kept: Kept | None, names: list[str], *, ma
 def _choices(seen: Seen, item: Item, kept: Kept | None, comment: str) -> None:
     """The three buttons."""
     choice = kept.decision.choice if kept else None
-    accept, reject, correct = st.columns(3, gap="small")
-    accept.button(
+    buttons = st.container(horizontal=True, gap="xsmall")
+    buttons.button(
         "Accept",
         key=seen.key("accept", item.name),
         type="primary" if choice == Choice.accept else "secondary",
         help=f"It is {item.verdict}",
         shortcut="A",
-        width="stretch",
         on_click=deciding.decide,
         args=(seen, Decision(item.name, Choice.accept), comment),
     )
     opposite = _OPPOSITE.get(item.verdict)
-    reject.button(
+    buttons.button(
         "Reject",
         key=seen.key("reject", item.name),
         type="primary" if choice == Choice.reject else "secondary",
         help=f"It is {opposite}" if opposite else "An undecided answer is neither right nor wrong: correct or accept it",
         disabled=opposite is None,
         shortcut="X",
-        width="stretch",
         on_click=deciding.decide,
         args=(seen, Decision(item.name, Choice.reject), comment),
     )
-    correct.button(
+    buttons.button(
         "Correct",
         key=seen.key("correct", item.name),
         type="primary" if choice == Choice.correct else "secondary",
         help="Say what is right, and where",
         shortcut="D",
-        width="stretch",
         on_click=deciding.start_correcting,
         args=(item.name,),
     )
@@ -170,32 +170,31 @@ def _correction(seen: Seen, item: Item, kept: Kept | None, comment: str) -> None
     regions = list(dict.fromkeys((item.region, *seen.review.answers.regions)))
     at = regions.index(before.region) if before and before.region in regions else 0
     st.selectbox("Where, if present", regions, index=at, format_func=spoken, key=seen.key("region", item.name))
-    save, leave = st.columns(2)
-    save.button("Save", key=seen.key("save", item.name), shortcut="S", on_click=deciding.correct, args=(seen, item.name, comment))
-    leave.button("Leave", key=seen.key("leave", item.name), shortcut="Esc", on_click=deciding.start_correcting, args=(None,))
+    buttons = st.container(horizontal=True, gap="xsmall")
+    buttons.button(
+        "Save", key=seen.key("save", item.name), shortcut="S", on_click=deciding.correct, args=(seen, item.name, comment)
+    )
+    buttons.button("Leave", key=seen.key("leave", item.name), shortcut="Esc", on_click=deciding.start_correcting, args=(None,))
 
 
 def _steps(seen: Seen, item: Item, kept: Kept | None, names: list[str]) -> None:
     at = names.index(item.name)
-    back, onward, undo = st.columns(3, gap="small")
-    steps = ((back, "Back", "P", at - 1), (onward, "Next", "N", (at + 1) % len(names)))
-    for column, label, letter, to in steps:
-        column.button(
+    buttons = st.container(horizontal=True, gap="xsmall")
+    for label, letter, to in (("Back", "P", at - 1), ("Next", "N", (at + 1) % len(names))):
+        buttons.button(
             label,
             key=seen.key(label, item.name),
             type="tertiary",
             shortcut=letter,
-            width="stretch",
             on_click=deciding.look_at,
             args=(names[to],),
         )
     if kept is not None:
-        undo.button(
+        buttons.button(
             "Undo",
             key=seen.key("undo", item.name),
             type="tertiary",
             shortcut="U",
-            width="stretch",
             on_click=deciding.take_back,
             args=(seen, item.name),
         )
@@ -227,19 +226,18 @@ def _missed(seen: Seen) -> None:
 def _finish(seen: Seen) -> None:
     """Sign, or put the study aside."""
     missing = seen.review.missing
-    sign, reject = st.columns(2, gap="small")
-    sign.button(
+    buttons = st.container(horizontal=True, gap="xsmall")
+    buttons.button(
         "Sign",
         key=seen.key("sign"),
-        type="primary",
+        type="secondary" if missing else "primary",
         icon=":material/signature:",
         disabled=bool(missing) or not seen.review.answers.done,
         shortcut="Shift+S",
-        width="stretch",
         on_click=deciding.sign,
         args=(seen,),
     )
-    with reject.popover("Reject study", width="stretch"):
+    with buttons.popover("Reject study"):
         st.text_input("Why can this study not be read?", key=seen.key("reason"), max_chars=500)
         st.button("Reject the study", key=seen.key("reject_study"), on_click=deciding.reject_study, args=(seen,))
     if missing:
