@@ -9,6 +9,8 @@ import socket
 import subprocess
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -27,13 +29,20 @@ def main() -> None:
     parser.add_argument("--finding", help="text of the finding to click; the top one when left out")
     parser.add_argument("--size", default="1440x860")
     asked = parser.parse_args()
+    with served(asked.results) as url:
+        _shoot(asked, url)
+
+
+@contextmanager
+def served(results: Path) -> Iterator[str]:
+    """Address of a viewer on the folder, as long as the block runs."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen(command(asked.results, port=port, open_browser=False))
+    server = subprocess.Popen(command(results, port=port, open_browser=False))
     try:
         _wait(f"http://127.0.0.1:{port}/_stcore/health")
-        _shoot(asked, f"http://127.0.0.1:{port}/")
+        yield f"http://127.0.0.1:{port}/"
     finally:
         server.terminate()
         server.wait()

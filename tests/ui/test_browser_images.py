@@ -152,6 +152,9 @@ def test_inversion_cursor_and_reset(tab, url: str) -> None:
     canvas.press("c")
     tab.wait_for_timeout(150)
     assert canvas.evaluate(lines) < 50
+    canvas.press("t")
+    canvas.press("Shift+T")  # no key of the images
+    sync_api.expect(tab.get_by_label("Slab", exact=True)).to_have_value("1")
     canvas.press("3")
     canvas.press("r")
     assert tab.locator(".window").inner_text().split() == ["W", "400", "L", "40"]

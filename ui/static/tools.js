@@ -16,7 +16,7 @@ const KEYS = [
   ["1 to 4", "window presets"],
   ["M", "measure: drag a line, drag its ends"],
   ["Delete", "remove the marked line"],
-  ["S", "next slab: single slice, average, MIP, MinIP"],
+  ["T", "next slab: single slice, average, MIP, MinIP"],
   ["I", "invert black and white"],
   ["C", "cursor lines on and off"],
   ["E", "evidence on and off"],
@@ -65,7 +65,7 @@ export class Tools {
 
   #slab(group) {
     this.slab = make("select", "", group);
-    this.slab.title = "Join neighbouring slices (key S)";
+    this.slab.title = "Join neighbouring slices (key T)";
     this.slab.setAttribute("aria-label", "Slab");
     SLABS.forEach(({ label }, k) => { make("option", "", this.slab, label).value = k; });
     this.slab.addEventListener("change", () => this.viewer.setSlab(Number(this.slab.value)));
@@ -106,13 +106,15 @@ export class Tools {
   }
 
   // True when the key meant something here.
-  key({ key, target, ctrlKey, metaKey, altKey }, plane) {
+  // Letters with Shift, and Escape when nothing is to be left, belong to the page around.
+  key({ key, target, ctrlKey, metaKey, altKey, shiftKey }, plane) {
     const { viewer } = this, slices = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10 }[key];
-    if (ctrlKey || metaKey || altKey || (slices && target.matches("select, input"))) return false;
+    if (ctrlKey || metaKey || altKey || (shiftKey && key !== "?") || (slices && target.matches("select, input"))) return false;
+    if (key === "Escape" && this.help.hidden && !viewer.measuring) return false;
     const acts = {
       m: () => viewer.toggleMeasure(), i: () => viewer.toggle("inverted"), c: () => viewer.toggle("crossed"),
       e: () => viewer.toggle("showHeat"), f: () => viewer.fit(), r: () => viewer.reset(), l: () => viewer.toggleLink(),
-      s: () => viewer.setSlab((viewer.slab + 1) % SLABS.length), delete: () => viewer.removeLine(), backspace: () => viewer.removeLine(),
+      t: () => viewer.setSlab((viewer.slab + 1) % SLABS.length), delete: () => viewer.removeLine(), backspace: () => viewer.removeLine(),
       "?": () => { this.help.hidden = !this.help.hidden; }, escape: () => { this.help.hidden = true; viewer.toggleMeasure(false); },
     };
     const preset = this.presets[Number(key) - 1], act = acts[key.toLowerCase()];
