@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.transforms import (
+from monai.transforms import (  # type: ignore[attr-defined]
     Compose,
     EnsureChannelFirstd,
     LoadImaged,

@@ -7,7 +7,9 @@ one folder. A worker that is killed is replaced, and its studies go to whoever a
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,17 +108,18 @@ def spread(share: Share, crew: Crew, inputs: Iterable[Input], told: Told, say: C
     """
     ray = _ray(share, crew)
     run = Run(cast("Predictor", _asker(open_bundle(share.bundle), share, crew)), share.out, share.options, told)
-    try:
-        _start(ray, share, crew)
-        actor = ray.remote(num_cpus=1 + share.options.readers, num_gpus=crew.gpus, max_restarts=0)(Worker)
-        workers = [actor.remote(share) for _ in range(crew.workers)]
-        _find(run, inputs)
-        if not run.stop.set:
-            _watch(ray, run, actor, share, workers, say)
-    except KeyboardInterrupt:
-        run.stop.now("interrupted", "the run was interrupted; the same command goes on with it")
-    finally:
-        ray.shutdown()
+    with redirect_stdout(sys.stderr):  # Ray prints there that a worker died, between what `--json` prints
+        try:
+            _start(ray, share, crew)
+            actor = ray.remote(num_cpus=1 + share.options.readers, num_gpus=crew.gpus, max_restarts=0)(Worker)
+            workers = [actor.remote(share) for _ in range(crew.workers)]
+            _find(run, inputs)
+            if not run.stop.set:
+                _watch(ray, run, actor, share, workers, say)
+        except KeyboardInterrupt:
+            run.stop.now("interrupted", "the run was interrupted; the same command goes on with it")
+        finally:
+            ray.shutdown()
     run.tables()
     return summary_of(run)
 

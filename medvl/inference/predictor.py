@@ -231,7 +231,8 @@ class Predictor:
 
     def heat(self, finding: Finding, region: RegionResult) -> NDArray[np.float32]:
         """(D, H, W) float32 in [0, 1]: where the region speaks for the finding, on the region's grid."""
-        return self.explainer.heats(self._asked(finding, region))[0]
+        heat: NDArray[np.float32] = self.explainer.heats(self._asked(finding, region))[0]
+        return heat
 
     def _asked(self, finding: Finding, region: RegionResult, before: float = 0.0) -> Asked:
         assert region.hu is not None  # noqa: S101 - callers checked
