@@ -8,7 +8,7 @@ from .results import FindingRecord, Study, ranked
 from .wording import BADGES, finding_name, plain, reason_lines, score_text, spoken
 
 _COLUMNS = [5.2, 2.4, 2.6]
-_ROW_PX, _REASON_PX, _MOST_PX = 44, 30, 360
+_ROW_PX, _REASON_PX, _MOST_PX = 44, 30, 270
 
 
 def choose_finding(study: Study) -> FindingRecord | None:

@@ -6,10 +6,10 @@ import streamlit as st
 
 from medvl.records import RESEARCH_USE
 
-from . import plain_images, volume_view, worklist
+from . import fellows, plain_images, volume_view, worklist
 from .details import show_details
 from .findings import choose_finding
-from .results import FindingRecord, Study
+from .results import FindingRecord, Study, region_center
 from .transport import STATIC
 from .wording import STATUS_SENTENCE, plain, reason_lines, series_facts
 
@@ -51,11 +51,13 @@ def _study(study: Study) -> None:
     for line in reason_lines(study.reasons):
         st.warning(plain(line))
     images, readings = st.columns([2, 1], gap="small")
-    with readings:
+    with readings, st.container(key="readings"):
         finding = choose_finding(study)
         show_details(study, finding)
     with images:
-        _images(study, finding)
+        other = None if st.session_state.get("plain") else fellows.beside(study)
+        if other is None or not _pair(study, finding, *other):
+            _images(study, finding)
 
 
 def _stopped(study: Study) -> None:
@@ -63,6 +65,21 @@ def _stopped(study: Study) -> None:
     for line in reason_lines(study.reasons) or ["No reason was recorded."]:
         st.text(line)
     show_details(study, None)
+
+
+def _pair(study: Study, finding: FindingRecord | None, other: Study, region: str) -> bool:
+    """Two studies beside each other, both at the region in which they are alike; False when that cannot be drawn."""
+    pictures = volume_view.load_picture(study), volume_view.load_picture(other)
+    if pictures[0] is None or pictures[1] is None:
+        return False
+    theirs = next((f for f in other.findings if finding is not None and f.key == finding.key), None)
+    left, right = (
+        volume_view.Side(one.case_id, one, picture, shown, anchor_lps=region_center(one, region))
+        for one, picture, shown in ((study, pictures[0], finding), (other, pictures[1], theirs))
+    )
+    drawn = volume_view.show_pair(left, right, jump=f"{other.case_id}#{st.session_state.get('jumps', 0)}")
+    st.caption("Left: the study being read. Right: the similar one. Both start at the region and scroll together.")
+    return drawn
 
 
 def _images(study: Study, finding: FindingRecord | None) -> None:

@@ -165,6 +165,11 @@ class Study(_Record):
         return ranked(self.findings)[0] if self.findings else None
 
 
+def region_center(study: Study, name: str) -> Point | None:
+    """Where a region's middle lies, in LPS mm; None when it was not found."""
+    return next((region.center_lps for region in study.regions if region.name == name), None)
+
+
 def ranked(findings: tuple[FindingRecord, ...]) -> tuple[FindingRecord, ...]:
     """Findings in reading order: present, undecided, absent; within each the highest score first, no score last."""
     order = {"present": 0, "undecided": 1, "absent": 2}
