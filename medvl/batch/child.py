@@ -185,6 +185,8 @@ class Child:
 
 def _nothing(loaded: Loaded) -> InputError:
     codes = Counter(r.reason.code for r in loaded.rejected)
+    if set(codes) == {"unreadable_file"}:
+        return InputError("unreadable_file", "nothing of the input can be read; check its permissions, and the share it lies on")
     what = ", ".join(f"{n} {code}" for code, n in sorted(codes.items())) or "no files"
     return InputError("no_images", f"the input holds no CT images ({what}); see `medvl inspect`")
 

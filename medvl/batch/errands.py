@@ -98,9 +98,16 @@ class Errands:
         except ChildError as error:
             found = self._unfit(f"input:{path.resolve()}", path, State.failed, Reason("internal_error", str(error)))
         else:
+            self._superseded(f"input:{path.resolve()}")
             found = self._enter([(study["identity"], _case(study)) for study in told["studies"]])
         with self._lock:
             self._of_input[path] = found
+
+    def _superseded(self, identity: str) -> None:
+        """Studies are found in an input that ended without any before, such as a share that was away: that end goes."""
+        case_id = self._run.folder.case_id(identity)
+        if self._run.ledger.forget(case_id):
+            shutil.rmtree(self._run.folder.folder(case_id), ignore_errors=True)
 
     def through(self) -> list[Path]:
         """Inputs all of whose studies have ended and need not be sent any more; each is told once."""
@@ -119,6 +126,7 @@ class Errands:
         for wait_s in (*WAITS_S, None):
             try:
                 self._ask(address, entered)
+                self._superseded(f"input:{address.url}")
                 return
             except InputError as error:
                 if wait_s is None or not retryable(error):

@@ -236,11 +236,20 @@ class Ledger:
     def later(self, case_id: str, reason: str, message: str, wait_s: float) -> None:
         """Put a study back for a while for a reason that is not its own, such as a PACS that is down: this try does not count."""
         with self.writing() as db:
-            values = {"state": State.queued, "owner": None, "reason": reason, "message": message}
+            values: dict[str, Any] = {"state": State.queued, "owner": None, "reason": reason, "message": message}
             values |= {"attempts": studies.c.attempts - 1, "not_before": time.time() + wait_s}
             mine = (studies.c.case_id == case_id) & (studies.c.owner == self.owner) & (studies.c.state == State.running)
             db.execute(studies.update().where(mine).values(**values))
             note(db, case_id, "queued again", reason)
+
+    def forget(self, case_id: str) -> bool:
+        """Take out what ended without a result; whether there was such a thing."""
+        with self.writing() as db:
+            ended = studies.c.state.in_([str(state) for state in ENDS if state != State.done])
+            gone = db.execute(studies.delete().where((studies.c.case_id == case_id) & ended)).rowcount > 0
+            if gone:
+                note(db, case_id, "superseded")
+        return gone
 
     def anew(self, case_ids: Sequence[str]) -> None:
         """Queue studies again that had ended, such as those whose results are gone."""

@@ -20,6 +20,7 @@ from medvl.batch.run import Run
 from medvl.batch.summary import Summary
 from medvl.batch.tables import State
 from medvl.imaging.nifti import write_nifti
+from medvl.imaging.phantom.dicom import write_dicom
 from medvl.imaging.phantom.truth import Patient
 from medvl.inference.predictor import Predictor
 from medvl.inference.results import ResultsFolder
@@ -154,3 +155,28 @@ def test_a_result_on_the_disk_that_the_ledger_does_not_know_is_replaced_whole(
     (out / "studies" / case_id / "findings.json").write_text('{"status": "do')
     assert go(study, predictor, who, out).statuses == {"done": 1}
     assert record(out) == before
+
+
+def test_an_input_that_is_readable_again_leaves_no_end_of_before(predictor: Predictor, who: Patient, tmp_path: Path) -> None:
+    study, out = tmp_path / "in", tmp_path / "out"
+    study.mkdir()
+    (study / "letter.txt").write_text("Dear colleague")
+    assert go(study, predictor, who, out).reasons == {"no_images": 1}
+    (study / "letter.txt").unlink()
+    write_dicom(scan_of(who), who, study)
+    assert go(study, predictor, who, out).statuses == {"done": 1}
+    record(out)
+    with Ledger(out / "ledger.sqlite") as ledger:
+        assert [row["state"] for row in ledger.studies()] == ["done"]
+
+
+def test_a_folder_that_cannot_be_listed_says_so(
+    predictor: Predictor, who: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "in").mkdir()
+
+    def refused(*_: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("medvl.dicom.source.os.scandir", refused)
+    assert go(tmp_path / "in", predictor, who, tmp_path / "out").reasons == {"unreadable_file": 1}
