@@ -230,6 +230,7 @@ def test_a_pacs_that_is_down_when_it_is_asked(
     assert ([(c["status"], c["reason"]) for c in wrong.cases], exit_code(wrong)) == ([("failed", "pacs_refused")], 3)
     empty = run(demo, tmp_path / "R", [address])
     assert (empty.cases, exit_code(empty)) == ([], 0)
+    assert not [*(tmp_path / "R" / "studies").iterdir()], "no row in the table for an input that is well by now"
 
 
 @pytest.mark.data
