@@ -4,7 +4,7 @@
     python benchmarks/faults.py --work runs/faults --only five-hundred --figure docs/images/five-hundred.png
 
 Every row compares the results folder after the fault with an undisturbed run of the same studies under the same key. Rows are
-kept in the work folder; `--only` runs some anew and prints the table of all that are there.
+kept in the work folder; `--only` runs some anew and prints the table of all that are there, `--only ''` runs none.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ ROWS: dict[str, Callable[[Path, int], Row]] = {
     "unreadable": unreadable_row,
     "five-hundred": hundreds_row,
 }
+BEGIN, END = "<!-- made by benchmarks/faults.py -->", "<!-- end -->"
 
 
 def markdown(rows: list[Row]) -> str:
@@ -54,22 +55,27 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--figure", type=Path, help="draw memory and progress of the five hundred here")
+    parser.add_argument("--page", type=Path, help="put the table into this Markdown page, between its markers")
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     kept = args.work.resolve() / "rows"
     kept.mkdir(parents=True, exist_ok=True)
-    for name in args.only.split(",") if args.only else ROWS:
+    for name in ROWS if args.only is None else filter(None, args.only.split(",")):
         more = {"wanted": args.kills} if name == "kills" else {}
         row = ROWS[name](kept.parent, args.seed, **more)
         (kept / f"{name}.json").write_text(json.dumps(vars(row), indent=1))
     rows = [Row(**json.loads(path.read_text())) for name in ROWS if (path := kept / f"{name}.json").exists()]
     if args.figure:
         figure(kept.parent, args.figure)
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, seed {args.seed}"
+    if args.page:
+        before, _, rest = args.page.read_text(encoding="utf-8").partition(BEGIN)
+        told = f"{BEGIN}\n\nMachine: {machine}.\n\n{markdown(rows)}\n\n{END}"
+        args.page.write_text(before + told + rest.partition(END)[2], encoding="utf-8")
     if args.json:
         print(json.dumps([vars(row) for row in rows], indent=1))
     else:
-        print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
-        print(markdown(rows))
+        print(f"{machine}\n\n{markdown(rows)}")
 
 
 if __name__ == "__main__":
