@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from make_viewer_png import FLAGS, served
+from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 READY = '.pane[data-ready="true"]'
@@ -18,12 +19,7 @@ READY = '.pane[data-ready="true"]'
 def worklist(tab: Page) -> None:
     """The table of all studies."""
     tab.get_by_role("button", name="Table").click()
-    tab.get_by_text("Worklist").wait_for()
-
-
-def study(tab: Page) -> None:
-    """The first study as it opens."""
-    tab.mouse.move(1360, 760)
+    tab.locator('[data-testid="stDataFrame"] canvas').first.wait_for()
 
 
 def measured(tab: Page) -> None:
@@ -46,7 +42,7 @@ def similar(tab: Page) -> None:
     tab.locator(READY).nth(1).wait_for(timeout=60_000)
 
 
-SHOTS: dict[str, Callable[[Page], None]] = {"worklist": worklist, "study": study, "measured": measured, "similar": similar}
+SHOTS: dict[str, Callable[[Page], None]] = {"worklist": worklist, "measured": measured, "similar": similar}
 
 
 def main() -> None:
@@ -66,7 +62,10 @@ def main() -> None:
             tab.wait_for_selector(READY)
             SHOTS[name](tab)
             tab.wait_for_timeout(2500)
-            tab.screenshot(path=asked.out / f"{name}.png")
+            path = asked.out / f"{name}.png"
+            tab.screenshot(path=path)
+            with Image.open(path) as shot:
+                shot.convert("RGB").quantize(256).save(path, optimize=True)
             tab.close()
         browser.close()
 
