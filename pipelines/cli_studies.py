@@ -269,7 +269,9 @@ def view(
 
     if add_user is not None or remove_user is not None:
         raise typer.Exit(verb.keep_users(users, add_user, role, remove_user, password=not no_password))
-    door = verb.door(host, tuple(name or ()), auth, users, user, idle_minutes, (tls_cert, tls_key), secrets, plain=allow_plain)
+    door = verb.Door(
+        host, tuple(name or ()), auth, users, user, idle_minutes, cert=tls_cert, key=tls_key, plain=allow_plain, secrets=secrets
+    )
     if results is not None:
         existing(results)
     raise typer.Exit(

@@ -6,7 +6,7 @@ import streamlit as st
 
 from medvl.records import RESEARCH_USE
 
-from . import fellows, plain_images, volume_view, worklist
+from . import admin, fellows, plain_images, signing, volume_view, worklist
 from .details import show_details
 from .findings import choose_finding
 from .results import FindingRecord, Study, region_center
@@ -18,12 +18,16 @@ def draw() -> None:
     """Draw the page for the results folder of this process."""
     st.set_page_config(page_title="medvl viewer", layout="wide")
     st.html(f"<style>{(STATIC / 'page.css').read_text(encoding='utf-8')}</style>")
+    user = signing.admit()
     with st.sidebar:
         st.markdown("**medvl** :small[:gray[viewer]]")
+        signing.show_user(user)
         study = worklist.choose()
         st.toggle("Plain images", key="plain", help="Single slices, for browsers that cannot run the interactive viewer.")
         st.caption(RESEARCH_USE)
-    if study is None:
+    if signing.administration_open():
+        admin.show()
+    elif study is None:
         _empty()
     elif worklist.table_open():
         worklist.show_table()

@@ -118,7 +118,7 @@ def _steps() -> None:
     first, end = here == 0 or last < 0, here == last or last < 0
     before.button("Back", key="previous", shortcut="p", on_click=step, args=(-1,), disabled=first, width="stretch")
     after.button("Next", key="next", shortcut="n", on_click=step, args=(1,), disabled=end, width="stretch")
-    label = "Images" if table_open() else "Table"
+    label = "Study" if table_open() else "Table"
     whole.button(label, key="table", shortcut="w", on_click=_show, args=(not table_open(),), width="stretch")
 
 
@@ -177,7 +177,7 @@ def open_study(case_id: str) -> None:
     """Have the page show this study."""
     st.session_state["case"] = case_id
     st.session_state["table_open"] = False
-    for name in ("finding", "page"):
+    for name in ("finding", "page", "administration_open"):
         st.session_state.pop(name, None)
 
 
@@ -207,6 +207,7 @@ def show_table() -> None:
         hide_index=True,
         height=580,
         row_height=28,
+        placeholder="",
         on_select=lambda: _picked(key),
         selection_mode="single-row",
         column_config=_columns(),

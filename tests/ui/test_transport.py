@@ -118,7 +118,7 @@ def test_the_server_stays_on_this_machine_and_keeps_quiet(tmp_path: Path) -> Non
         "client.showErrorDetails": "none",
     }.items():
         assert (f"--{name}", value) in flags
-    assert line[-2:] == ["--", str(tmp_path.resolve())]
+    assert line[line.index("--") :][:4] == ["--", str(tmp_path.resolve()), "--auth", "local"]
 
 
 def test_asking_how_to_start_loads_no_streamlit() -> None:
