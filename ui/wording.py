@@ -77,17 +77,6 @@ def why(finding: FindingRecord) -> str:
     return f"Score {score:.2f}; {band}.{tail}"
 
 
-def deletion_text(finding: FindingRecord) -> str:
-    """The deletion test in a sentence."""
-    if finding.deletion is None:
-        return "No deletion test was made."
-    before, after = finding.deletion.before, finding.deletion.after
-    if round(before, 2) == round(after, 2):
-        return f"Removing the marked region leaves the score at {after:.2f}: the map does not show what the score rests on."
-    word = "lowers" if after < before else "raises"
-    return f"Removing the marked region {word} the score from {before:.2f} to {after:.2f}."
-
-
 def headline(study: Study) -> str:
     """The worklist's line on a study: counts and the finding to see first, or why it was not read."""
     if study.status != "done":

@@ -65,6 +65,10 @@ def test_deletion_is_judged_against_its_control(after: float, control: float | N
     assert words in deletion_words(DeletionRecord(before=0.9, after=after, control=control))
 
 
+def test_no_deletion_test_is_said() -> None:
+    assert deletion_words(None) == "No deletion test was made."
+
+
 def test_a_present_finding_is_doubted_for_what_its_record_holds() -> None:
     record = full_finding(verdict="present", reasons=[], deletion={"before": 0.57, "after": 0.56, "control": 0.55})
     near = RegionRecord.model_validate(

@@ -67,7 +67,7 @@ def test_the_top_finding_is_in_focus_with_prompts_thresholds_and_deletion_test(a
     assert "There is a renal mass." in said
     assert "No renal mass is seen." in said
     assert "absent below 0.40, present from 0.60" in said
-    assert "lowers the score from 0.93 to 0.21" in said
+    assert "takes the score from 0.93 to 0.21" in said
     assert "There is a stone." not in said
 
 
@@ -95,7 +95,8 @@ def test_regions_series_and_prognosis_are_told(at: AppTest) -> None:
     assert "within what the model was trained on (distance 1.20, limit 3.40)" in said
     assert "The gantry was tilted by 12 degrees." in said
     assert "Why this series: the thinnest soft-tissue series" in said
-    assert "Higher predicted risk than 71 % of the reference patients." in said
+    at.session_state["pane"] = "Prognosis"
+    assert "Higher predicted risk than 71 % of the reference patients." in texts(at.run())
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 from results_folder import finding, study_json
 
 from medvl_ui.results import FindingRecord, RegionRecord, Study, ranked
-from medvl_ui.wording import deletion_text, headline, plain, reason_lines, region_facts, score_text, spoken, why
+from medvl_ui.wording import headline, plain, reason_lines, region_facts, score_text, spoken, why
 
 
 def record(score: float | None, verdict: str, **more: object) -> FindingRecord:
@@ -30,12 +30,6 @@ def test_missing_numbers_are_said_to_be_missing() -> None:
     assert why(record(None, "undecided")) == "No score was computed."
     assert "no thresholds" in why(record(0.5, "undecided", threshold_low=None))
     assert score_text(record(None, "undecided")) == "no score"
-    assert deletion_text(record(0.5, "present")) == "No deletion test was made."
-
-
-@pytest.mark.parametrize(("after", "word"), [(0.2, "lowers"), (0.97, "raises"), (0.9001, "does not show")])
-def test_the_deletion_test_says_which_way_the_score_went(after: float, word: str) -> None:
-    assert word in deletion_text(record(0.9, "present", deletion={"before": 0.9, "after": after}))
 
 
 def test_markup_is_escaped_and_lines_are_joined() -> None:
