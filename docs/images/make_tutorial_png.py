@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from make_viewer_png import FLAGS, served
-from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 READY = '.pane[data-ready="true"]'
@@ -62,10 +61,7 @@ def main() -> None:
             tab.wait_for_selector(READY)
             SHOTS[name](tab)
             tab.wait_for_timeout(2500)
-            path = asked.out / f"{name}.png"
-            tab.screenshot(path=path)
-            with Image.open(path) as shot:
-                shot.convert("RGB").quantize(256).save(path, optimize=True)
+            tab.screenshot(path=asked.out / f"{name}.png")
             tab.close()
         browser.close()
 
