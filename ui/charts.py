@@ -17,7 +17,7 @@ GROUP_COLOURS = (SKY, ORANGE, PURPLE, GREEN)
 YEAR = 365.25
 
 
-def score_strip(finding: FindingRecord) -> alt.LayerChart | None:
+def score_strip(finding: FindingRecord) -> alt.LayerChart | alt.FacetChart | None:
     """The score on 0 to 1: undecided band, 95 % over wordings, 95 % interval, threshold, score; None without a score."""
     if finding.score is None:
         return None
@@ -25,7 +25,8 @@ def score_strip(finding: FindingRecord) -> alt.LayerChart | None:
 
     def across(low: float, high: float, **mark: Any) -> alt.Chart:
         rows = alt.Data(values=[{"low": low, "high": high}])
-        return alt.Chart(rows).mark_bar(**mark).encode(x=_x("low:Q"), x2="high:Q")
+        bar: alt.Chart = alt.Chart(rows).mark_bar(**mark).encode(x=_x("low:Q"), x2="high:Q")
+        return bar
 
     layers: list[alt.Chart] = []
     if finding.threshold_low is not None and finding.threshold_high is not None:
@@ -50,13 +51,13 @@ def _x(field: str) -> alt.X:
     )
 
 
-def deletion_bars(test: DeletionRecord) -> alt.LayerChart:
+def deletion_bars(test: DeletionRecord) -> alt.LayerChart | alt.FacetChart:
     """Scores as the image is, without the marked place, and without as much elsewhere."""
     import altair as alt
 
-    rows = [{"what": "as it is", "score": test.before}, {"what": "without the place", "score": test.after}]
+    rows: list[dict[str, Any]] = [{"what": "as it is", "score": test.before}, {"what": "without the place", "score": test.after}]
     rows += [] if test.control is None else [{"what": "without another", "score": test.control}]
-    order = [row["what"] for row in rows]
+    order = [str(row["what"]) for row in rows]
     base = alt.Chart(alt.Data(values=rows)).encode(
         y=alt.Y("what:N", sort=order, title=None, axis=alt.Axis(labelLimit=140, labelOverlap=False, ticks=False, domain=False)),
         x=alt.X("score:Q", scale=alt.Scale(domain=[0, 1.12]), title=None, axis=None),
@@ -66,7 +67,7 @@ def deletion_bars(test: DeletionRecord) -> alt.LayerChart:
     return alt.layer(base.mark_bar(height=12).encode(color=colour), text).properties(height=28 * len(rows) + 8)
 
 
-def predicted(curves: Mapping[str, Mapping[float, float]], patient: Sequence[str]) -> alt.LayerChart:
+def predicted(curves: Mapping[str, Mapping[float, float]], patient: Sequence[str]) -> alt.LayerChart | alt.FacetChart:
     """Predicted survival by days: points joined by lines, since nothing is known between.
 
     Args:
@@ -93,7 +94,7 @@ def predicted(curves: Mapping[str, Mapping[float, float]], patient: Sequence[str
     return alt.layer(base.mark_line().encode(strokeWidth=width), base.mark_point(filled=True, size=35)).properties(height=320)
 
 
-def observed(curves: Mapping[str, Curve]) -> alt.LayerChart:
+def observed(curves: Mapping[str, Curve]) -> alt.LayerChart | alt.FacetChart:
     """Kaplan-Meier curves (days) with intervals and, below the axis, the numbers at risk."""
     import altair as alt
     import numpy as np

@@ -16,6 +16,10 @@ from .station import station
 from .wording import plain, reason_lines, spoken
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import ArrayLike
+
     from medvl.survival.model import SurvivalModel
 
 THIS, OTHER = "this patient", "at another age"
@@ -36,9 +40,9 @@ def show_prognosis(study: Study) -> None:
     if risk.value is None:
         return
     model, why_not = _model(study)
-    vectors = None if model is None else _vectors(study)
-    if isinstance(vectors, str):
-        vectors, why_not = None, vectors
+    found = None if model is None else _vectors(study)
+    vectors = found if isinstance(found, Vectors) else None
+    why_not = found if isinstance(found, str) else why_not
     curves = {THIS: recorded(risk)} if risk.survival else {}
     ages: dict[str, float] = {}
     if model is not None:
@@ -125,11 +129,11 @@ def _other_age(study: Study, model: SurvivalModel) -> float | None:
     return None if told is None else float(told)
 
 
-def _at_age(model: SurvivalModel, vectors: dict[str, object], age: float) -> dict[float, float]:
+def _at_age(model: SurvivalModel, vectors: Mapping[str, ArrayLike], age: float) -> dict[float, float]:
     from medvl.survival.model import HORIZONS_DAYS
     from medvl.survival.strata import survival_at
 
-    values = survival_at(model, model.risk(vectors, age))  # type: ignore[arg-type]
+    values = survival_at(model, model.risk(vectors, age))
     return dict(zip(HORIZONS_DAYS, map(float, values), strict=True))
 
 

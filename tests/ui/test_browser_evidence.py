@@ -17,7 +17,7 @@ OTHER = "b2like"
 
 @pytest.fixture
 def pair_url(browser, tmp_path: Path) -> Iterator[str]:
-    """A viewer on two studies whose right kidneys are alike."""
+    """A viewer on two studies whose right kidneys are alike; ask for it before `tab`, so that it outlives the page."""
     root = tmp_path / "results"
     write_done(root)
     write_study(root, study_json(OTHER, findings=[finding("renal_mass", "kidney_right", 0.8, "present")]))
@@ -31,7 +31,7 @@ def pair_url(browser, tmp_path: Path) -> Iterator[str]:
         yield address
 
 
-def test_a_similar_study_is_laid_beside(tab, pair_url: str) -> None:
+def test_a_similar_study_is_laid_beside(pair_url: str, tab) -> None:
     opened(tab, pair_url)
     tab.get_by_role("tab", name="Similar").click()
     sync_api.expect(tab.get_by_text("1 studies compared.")).to_be_visible()
