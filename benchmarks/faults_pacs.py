@@ -179,7 +179,7 @@ def listen_row(work: Path, seed: int, *, kills: int = 6) -> Row:
         run.kill(15)
         code = run.wait(60)
         over.set()
-    row.add(check(out, expected))
+    row.add(check(out, expected, received=True))
     row.notes += [
         f"{len(todo)} deliveries of {len(inputs)} studies, {len(sent)} of them accepted; exit code after SIGTERM {code}"
     ]
