@@ -62,12 +62,15 @@ def show_lab(study: Study, finding: FindingRecord | None) -> None:
         )
         region = st.selectbox("Region", regions, index=first, format_func=spoken, key=f"lab_region_{study.case_id}")
         asked = st.form_submit_button("Ask")
-    if not asked or not text.strip():
-        return
+    kept: dict[str, tuple[Answer, str, str, str]] = st.session_state.setdefault("lab_answers", {})
     try:
-        with st.spinner("Asking the model"):
-            answer = ask(text.strip(), denied.strip(), vectors.by_region[region])
-        _told(answer, region, study, denied.strip())
+        if asked and text.strip():
+            kept.pop(study.case_id, None)
+            with st.spinner("Asking the model; the first question loads it"):
+                answer = ask(text.strip(), denied.strip(), vectors.by_region[region])
+            kept[study.case_id] = answer, text.strip(), denied.strip(), region
+        if study.case_id in kept:
+            _told(*kept[study.case_id])
     except MedvlError as error:
         st.info(plain(str(error)))
 
@@ -111,7 +114,8 @@ def reference_margins(region: str, query: NDArray[np.float64]) -> NDArray[np.flo
     return np.asarray(rows.double().numpy() @ query)
 
 
-def _told(answer: Answer, region: str, study: Study, denied: str) -> None:
+def _told(answer: Answer, text: str, denied: str, region: str) -> None:
+    st.markdown(f"**{plain(text)}**, {plain(spoken(region))}")
     st.metric("Margin, uncalibrated", f"{answer.margin:+.3f}")
     how = {
         "yours": f"against: {denied}",

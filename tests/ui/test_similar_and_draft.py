@@ -144,6 +144,7 @@ def test_a_free_prompt_gives_the_models_margin_and_no_verdict(tmp_path: Path, mo
     assert at.metric[0].value == f"{float(query[0]):+.3f}"
     assert "against its negation, made from your words" in said(at)
     assert at.text_input(key="lab_text").max_chars == 200
+    assert at.run().metric[0].value == f"{float(query[0]):+.3f}"  # whatever else the reader does, the answer stays
 
 
 def test_options_reach_the_serving_process(tmp_path: Path) -> None:
