@@ -265,15 +265,17 @@ def view(
     remove_user: Annotated[str | None, typer.Option(metavar="NAME", help="Take a user out of --users; serve nothing.")] = None,
 ) -> None:
     """Open the viewer page on the results of `medvl infer`: on this machine, or behind a sign-in for others."""
+    if results is not None:
+        existing(results)
+    from medvl_ui.launch import Door
+
     from . import view as verb
 
     if add_user is not None or remove_user is not None:
         raise typer.Exit(verb.keep_users(users, add_user, role, remove_user, password=not no_password))
-    door = verb.Door(
+    door = Door(
         host, tuple(name or ()), auth, users, user, idle_minutes, cert=tls_cert, key=tls_key, plain=allow_plain, secrets=secrets
     )
-    if results is not None:
-        existing(results)
     raise typer.Exit(
         verb.run(results, port=port, open_browser=browser, index=index, bundle=bundle, show_text=show_text, door=door)
     )

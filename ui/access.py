@@ -25,7 +25,7 @@ from .accounts import Account, Accounts, Role
 from .sessions import Attempts, Session, Sessions
 
 COOKIE = "medvl_session"
-LOCAL = "local mode, no sign-in"
+LOCAL = "Local mode, no sign-in"
 _SALT = secrets.token_hex()
 
 

@@ -122,11 +122,12 @@ class Index:
             return self._rows
 
     def _look(self) -> None:
-        read = {}
+        read: dict[str, tuple[tuple[int, int] | None, Row]] = {}
         for folder in study_folders(self.root):
             stamp, known = stamp_of(folder), self._read.get(folder.name)
-            same = known is not None and known[0] == stamp
-            read[folder.name] = known if same else (stamp, row_of(parse_study(folder), stamp[0] / 1e9 if stamp else time.time()))
+            if known is None or known[0] != stamp:
+                known = (stamp, row_of(parse_study(folder), stamp[0] / 1e9 if stamp else time.time()))
+            read[folder.name] = known
         ledger = self._from_ledger()
         if read == self._read and ledger == self._ledger:
             return

@@ -11,6 +11,7 @@ from pathlib import Path
 from medvl.errors import ConfigError
 
 ADDRESS = "127.0.0.1"
+LONGEST_NAME = 64
 MODES = ("local", "users", "oidc")
 SETTINGS: dict[str, str | tuple[str, ...]] = {
     "server.enableXsrfProtection": "true",
@@ -75,6 +76,8 @@ class Door:
         """
         if self.mode not in MODES:
             raise ConfigError(f"--auth is {', '.join(MODES)}, not {self.mode!r}")
+        if len(self.user) > LONGEST_NAME or not self.user.isprintable():
+            raise ConfigError(f"--user is a name of {LONGEST_NAME} printable characters at most")
         if self.mode == "local" and not (_loopback(self.host) and all(map(_loopback, self.names))):
             raise ConfigError(
                 "without sign-in the viewer serves this machine only, since whoever reaches it could see every study and sign in "

@@ -62,7 +62,7 @@ def show_user(user: User) -> None:
     """Who is at work, with the way to the administration and out."""
     way = access()
     if way.mode == Mode.local:
-        st.caption(f"{plain(user.name)}, {user.role}: {LOCAL}")
+        st.caption(f"{LOCAL}: {plain(user.name)}, {user.role}")
         return
     with st.popover(f"{plain(user.name)}, {user.role}", width="stretch"):
         if user.role.covers(Role.admin):

@@ -34,9 +34,14 @@ STATUS_SENTENCE = {
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~$:&])")
 
 
+_LATE = re.compile(r"(?<=:)(?=//|material/|streamlit:)|(?<=www)(?=\.)|(?<=@)", re.IGNORECASE)
+_JOINER = "\u2060"  # no width, no break: bare addresses and icons are made after every escape is undone
+_TURNING = re.compile("[\u202a-\u202e\u2066-\u2069]")
+
+
 def plain(text: str) -> str:
-    """`text` that Streamlit's Markdown shows letter by letter, on one line."""
-    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
+    """`text` that Streamlit's Markdown shows letter by letter, on one line and in reading order; addresses are no links."""
+    return _MARKDOWN.sub(r"\\\1", _LATE.sub(_JOINER, _TURNING.sub("", " ".join(text.split()))))
 
 
 def spoken(name: str) -> str:

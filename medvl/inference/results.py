@@ -89,7 +89,6 @@ class ResultsFolder:
             if answer.heat is not None and answer.heat_geometry is not None:
                 write_nifti(answer.heat, answer.heat_geometry, part / _heat_name(answer))
         _write_embeddings(part / "embeddings.safetensors", values, result)
-        _write_embeddings(part / "embeddings.safetensors", values, result)
         replace_text(part / "findings.json", json.dumps(values, indent=1) + "\n")
         settle(part)
         _into_place(part, folder)
@@ -202,18 +201,6 @@ def _region(region: RegionResult) -> dict[str, Any]:
         if region.distance is None or region.limit is None
         else {"distance": round(region.distance, 4), "limit": round(region.limit, 4), "out": region.distance > region.limit},
     }
-
-
-def _write_embeddings(path: Path, values: Mapping[str, Any], result: CaseResult | None) -> None:
-    """Unit vectors (E,) float32 by region, with the bundle that made them; no file where no region was read."""
-    from safetensors.numpy import save_file
-
-    units = {
-        n: r.embedding.float().cpu().numpy() for n, r in (result.regions if result else {}).items() if r.embedding is not None
-    }
-    if units:
-        bundle = values["bundle"]
-        save_file(units, path, metadata={"model_sha256": bundle["sha256"], "contract_hash": bundle["contract"]})
 
 
 def _write_embeddings(path: Path, values: Mapping[str, Any], result: CaseResult | None) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from medvl_ui.launch import command
+from medvl_ui.launch import Door, command
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -41,20 +41,21 @@ COLOURED = """(canvas) => {
 
 
 @contextmanager
-def serving(results: Path, log: Path, *, server: Path | None = None) -> Iterator[str]:
+def serving(results: Path, log: Path, *, server: Path | None = None, door: Door | None = None) -> Iterator[str]:
     """Address of a viewer of its own on the folder `results`; fails when its log holds an exception at the end.
 
     Args:
         results: the results folder.
         log: file for what the server prints.
         server: another entry script in place of the viewer's.
+        door: who may come in; this machine without sign-in when left out.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     line = [
         str(server) if server and part.endswith("viewer_server.py") else part
-        for part in command(results, port=port, open_browser=False)
+        for part in command(results, port=port, open_browser=False, door=door)
     ]
     with log.open("w") as out:
         process = subprocess.Popen(line, stdout=out, stderr=subprocess.STDOUT)

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from medvl_ui import volume_view
-from medvl_ui.results import list_studies
+from medvl_ui.results import read_study, study_folders
 from medvl_ui.station import station
 
 
@@ -18,7 +18,7 @@ def draw() -> None:
             study.findings[0],
             anchor_lps=study.findings[0].peak_lps,
         )
-        for study in list_studies(station().root)[:2]
+        for study in (read_study(station().root, folder.name) for folder in study_folders(station().root)[:2])
     )
     volume_view.show_pair(left, right, jump=str(st.session_state.get("jumps", 0)))
 

@@ -75,3 +75,8 @@ def test_headlines() -> None:
 def test_a_reason_without_a_sentence_shows_its_code() -> None:
     entry = record(0.5, "undecided", reasons=[{"code": "low_score", "message": ""}, {"code": "", "message": ""}])
     assert reason_lines(entry.reasons) == ["low_score"]
+
+
+def test_addresses_make_no_links_and_nothing_turns_the_text_round() -> None:
+    joined = plain("http://a.example www.a.example me@a.example :material/home: a\u202eb").replace("\\", "")
+    assert joined == "http:\u2060//a.example www\u2060.a.example me@\u2060a.example :\u2060material/home: ab"
