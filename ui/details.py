@@ -6,12 +6,15 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from medvl.review.record import Who
+
 from .charts import deletion_bars, score_strip
 from .drafting import show_draft
 from .evidence_words import deletion_words, doubts, interval_text, percentile_text, scanner_facts, spread_text
 from .prognosis import show_prognosis
 from .prompt_lab import show_lab
 from .results import FindingRecord, ReasonRecord, RegionRecord, SeriesRecord, Study
+from .signoff import show as show_sign_off
 from .similar import show_similar
 from .volume_view import evidence_problem
 from .wording import (
@@ -27,14 +30,22 @@ from .wording import (
 )
 
 
-def show_details(study: Study, finding: FindingRecord | None) -> None:
-    """Tabs: the finding in focus, and the study's regions, series and model; the other panes only when they are open."""
+def show_details(study: Study, finding: FindingRecord | None, who: Who | None = None) -> None:
+    """Tabs: the finding in focus, and the study's regions, series and model; the other panes only when they are open.
+
+    Args:
+        study: the study on the page.
+        finding: in focus.
+        who: is at work, to sign off; nobody can without.
+    """
     drawers = {"Study": lambda: _about(study)}
     if study.findings:
         drawers = {"Finding": lambda: _finding(study, finding)} | drawers
     lazy: dict[str, Callable[[], None]] = {}
+    if who is not None and study.status != "unreadable":
+        lazy["Sign-off"] = lambda: show_sign_off(study, who)
     if study.status == "done":
-        lazy = {
+        lazy |= {
             "Similar": lambda: show_similar(study, finding),
             "Prognosis": lambda: show_prognosis(study),
             "Draft": lambda: show_draft(study),

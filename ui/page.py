@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import streamlit as st
 
+from medvl.errors import ConfigError
 from medvl.records import RESEARCH_USE
 
-from . import admin, fellows, plain_images, signing, volume_view, worklist
+from . import admin, fellows, plain_images, signing, volume_view, watching, worklist
+from .access import User
 from .details import show_details
 from .findings import choose_finding
 from .results import FindingRecord, Study, region_center
@@ -32,7 +34,7 @@ def draw() -> None:
     elif worklist.table_open():
         worklist.show_table()
     else:
-        _study(study)
+        _study(study, user)
         volume_view.read_ahead(worklist.listed(), study)
 
 
@@ -44,31 +46,41 @@ def _empty() -> None:
     _research_use()
 
 
-def _study(study: Study) -> None:
+def _study(study: Study, user: User) -> None:
     head, use = st.columns([3, 2], vertical_alignment="bottom")
     head.markdown(f"#### {plain(study.case_id)}  :small[:gray[{plain(series_facts(study.series) if study.series else '')}]]")
     with use:
         _research_use()
     if study.status != "done":
-        _stopped(study)
+        _stopped(study, user)
         return
     for line in reason_lines(study.reasons):
         st.warning(plain(line))
     images, readings = st.columns([2, 1], gap="small")
     with readings, st.container(key="readings"):
         finding = choose_finding(study)
-        show_details(study, finding)
+        show_details(study, finding, user)
+    _note(study, finding, user)
     with images:
         other = None if st.session_state.get("plain") else fellows.beside(study)
         if other is None or not _pair(study, finding, *other):
             _images(study, finding)
 
 
-def _stopped(study: Study) -> None:
+def _note(study: Study, finding: FindingRecord | None, user: User) -> None:
+    """Enter into the audit log what is on the page; a folder that takes no log is read all the same, and said so."""
+    try:
+        watching.watch(study, finding, user)
+    except ConfigError as error:
+        st.caption(plain(f"What is looked at cannot be logged here: {error}"))
+
+
+def _stopped(study: Study, user: User) -> None:
     st.warning(STATUS_SENTENCE[study.status])
     for line in reason_lines(study.reasons) or ["No reason was recorded."]:
         st.text(line)
-    show_details(study, None)
+    show_details(study, None, user)
+    _note(study, None, user)
 
 
 def _pair(study: Study, finding: FindingRecord | None, other: Study, region: str) -> bool:

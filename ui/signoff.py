@@ -180,7 +180,7 @@ def _correction(seen: Seen, item: Item, kept: Kept | None, comment: str) -> None
 def _steps(seen: Seen, item: Item, kept: Kept | None, names: list[str]) -> None:
     at = names.index(item.name)
     buttons = st.container(horizontal=True, gap="xsmall")
-    for label, letter, to in (("Back", "P", at - 1), ("Next", "N", (at + 1) % len(names))):
+    for label, letter, to in (("Back", "K", at - 1), ("Next", "J", (at + 1) % len(names))):
         buttons.button(
             label,
             key=seen.key(label, item.name),
