@@ -13,7 +13,7 @@ from pathlib import Path
 
 from faults_check import Row, check, unsound
 from faults_inputs import run_of
-from faults_kills import fresh, infer, undisturbed
+from faults_kills import OF_FORTY, fresh, infer, undisturbed
 from faults_process import Lane
 from faults_studies import cohort
 
@@ -76,7 +76,7 @@ def _write_until(filler: Path, left: int) -> None:
 def runners_row(work: Path, seed: int, *, wanted: int = 16) -> Row:
     """Two runs on one results folder at once, each killed at random and started again."""
     started = time.monotonic()
-    inputs, _ = cohort(work / "in-40", 36, 6, seed)
+    inputs, _ = cohort(work / "in-40", 36, 6, seed, OF_FORTY)
     expected = undisturbed(inputs, work / "kills-reference")
     row = Row("two runners", "two runs on one results folder at once, each killed (SIGKILL) at random and started again")
     codes: Counter[int] = Counter()

@@ -19,6 +19,7 @@ from faults_process import Lane, Process, command
 from faults_studies import cohort
 
 START_S, AMID_S, END_S = 5.0, 3.0, 0.4
+OF_FORTY = ("garbage", "no images", "no NIfTI", "zip cut", "files cut", "empty files")
 
 
 def bundle(out: Path) -> Path:
@@ -131,7 +132,7 @@ def _campaign(lane: Lane, work: Path, inputs: list[Path], reference: Path, name:
 def kills_row(work: Path, seed: int, *, wanted: int = 200, lanes: int = 2, limit_s: float = 2400.0) -> Row:
     """SIGKILL to the whole process group."""
     started = time.monotonic()
-    inputs, _ = cohort(work / "in-40", 36, 6, seed, ("garbage", "no images", "no NIfTI", "zip cut", "files cut", "empty files"))
+    inputs, _ = cohort(work / "in-40", 36, 6, seed, OF_FORTY)
     reference = work / "kills-reference"
     expected = undisturbed(inputs, reference)
     row = Row("kills", "run killed with SIGKILL at a random moment, whole process group, and started again")
@@ -167,7 +168,7 @@ def readers_row(work: Path, seed: int, *, wanted: int = 30) -> Row:
     """SIGKILL or SIGSTOP to the reader only, in one run that is never started again."""
     started = time.monotonic()
     rng = random.Random(seed)
-    inputs, _ = cohort(work / "in-40", 36, 6, seed, ())
+    inputs, _ = cohort(work / "in-40", 36, 6, seed, OF_FORTY)
     reference = work / "kills-reference"
     expected = undisturbed(inputs, reference)
     row = Row("readers", "reading process killed (SIGKILL) or frozen (SIGSTOP, ended by --timeout) at a random moment")

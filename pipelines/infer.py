@@ -79,6 +79,8 @@ def _print(out: Path, summary: dict[str, object]) -> None:
         say("deliveries: " + ", ".join(f"{n} {state}" for state, n in deliveries.items()))
         for code, n in dict(summary["undelivered"]).items():  # type: ignore[call-overload]
             say(f"  {n} x {code}")
+    if summary["without_objects"]:
+        say(f"no DICOM objects could be made of {summary['without_objects']} studies; the lines above say why")
     receipt: dict[str, object] = summary["receipt"]  # type: ignore[assignment]
     say(f"{receipt['seconds']} s, {receipt['studies_per_hour']} studies an hour")
     say(f"Table: {out / 'results.csv'}   Summary: {out / 'summary.html'}   Page: medvl view --results {out}")

@@ -22,6 +22,7 @@ class Summary:
         cases: `case_id`, `status` and `reason` of each study in the order in which they were found.
         deliveries: how many are `sent`, `waiting` or `refused`.
         undelivered: reasons of what is not sent, by code.
+        without_objects: studies that are done and of which no DICOM objects could be made although they were asked for.
         receipt: seconds, throughput and memory.
         stopped: why the run ended early, such as ``disk_full``; empty when it came to its end.
     """
@@ -31,6 +32,7 @@ class Summary:
     undelivered: Counter[str] = field(default_factory=Counter)
     receipt: dict[str, Any] = field(default_factory=dict)
     stopped: str = ""
+    without_objects: int = 0
 
     @property
     def statuses(self) -> Counter[str]:
@@ -44,8 +46,8 @@ class Summary:
 
     @property
     def complete(self) -> bool:
-        """Whether every study is done and everything owed is sent."""
-        whole = all(case["status"] in ("done", "resumed") for case in self.cases)
+        """Whether every study is done, has its objects, and everything owed is sent."""
+        whole = all(case["status"] in ("done", "resumed") for case in self.cases) and not self.without_objects
         return whole and not self.stopped and not self.deliveries["waiting"] and not self.deliveries["refused"]
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class Summary:
             "reasons": dict(self.reasons),
             "deliveries": dict(self.deliveries),
             "undelivered": dict(self.undelivered),
+            "without_objects": self.without_objects,
             "stopped": self.stopped,
             "receipt": self.receipt,
             "cases": self.cases,

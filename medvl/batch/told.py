@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from medvl.batch.summary import Summary
-from medvl.batch.tables import ENDS, Sending
+from medvl.batch.tables import ENDS, Sending, State
 
 if TYPE_CHECKING:
     from medvl.batch.run import Run
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 def summary_of(run: Run) -> Summary:
     """How the studies of this run stand now; those that another run has in hand count as waiting."""
-    cases = []
+    cases, bare = [], 0
     for row in run.ledger.studies():
         if row["case_id"] not in run.errands.seen:
             continue
+        bare += bool(run.options.kinds) and row["state"] == State.done and not row["objects"]
         before = run.errands.seen[row["case_id"]]
         status = row["state"] if row["state"] in ENDS else "waiting"
         status = before if before and status == "done" else status
@@ -30,4 +31,5 @@ def summary_of(run: Run) -> Summary:
         Counter(str(row["reason"]) for row in owed if row["state"] != Sending.sent and row["reason"]),
         run.meter.receipt(n_done, run.options.readers, f"{run.predictor.device}{', bfloat16' if run.predictor.bf16 else ''}"),
         run.stop.code,
+        bare,
     )

@@ -82,5 +82,6 @@ def test_a_scan_that_is_no_dicom_gives_none_and_says_why(predictor: Predictor, w
     options = Options(readers=0, given=places(who), kinds=("sr",), targets=("dicom://PACS@localhost:1",), send_wait_s=0)
     summary = Run(predictor, tmp_path / "out", options).go([tmp_path / "scan.nii.gz"])
     assert (summary.deliveries, summary.undelivered) == ({"refused": 1}, {"no_dicom_source": 1})
+    assert (summary.without_objects, summary.complete) == (1, False)
     with Ledger(tmp_path / "out" / "ledger.sqlite") as ledger:
         assert [(e["what"], e["reason"]) for e in ledger.events()] == [("done", ""), ("no objects", "no_dicom_source")]
