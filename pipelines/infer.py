@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from medvl.errors import ConfigError
 
 from . import cluster
-from .console import emit_json, say, table
-from .station import Station, exit_code, open_run, work
+from .console import emit_json, say, table, warn
+from .station import EXIT_STOPPED, Station, exit_code, open_run, work
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,9 +34,14 @@ def run(
     if masks is not None and len(inputs) != 1:
         raise ConfigError(f"--masks belongs to one study, but {len(inputs)} inputs are given; run them one by one")
     from medvl.batch.inputs import inputs_of
+    from medvl.batch.stopping import StoppedError
 
     listed = inputs_of(inputs, allow_plain=station.allow_plain)
-    summary = work(open_run(station, masks), listed) if crew is None else cluster.work(station, crew, listed, masks)
+    try:
+        summary = work(open_run(station, masks), listed) if crew is None else cluster.work(station, crew, listed, masks)
+    except StoppedError as error:
+        warn(f"stopped: {error.message}")
+        return EXIT_STOPPED
     if as_json:
         emit_json(summary.as_dict())
     else:
@@ -47,10 +52,12 @@ def run(
 def _print(out: Path, summary: dict[str, object]) -> None:
     import pandas as pd
 
+    from medvl.inference.results import COLUMNS
     from medvl.records import RESEARCH_USE
 
     mine = {case["case_id"] for case in summary["cases"]}  # type: ignore[attr-defined]
-    rows = pd.read_parquet(out / "results.parquet")
+    written = out / "results.parquet"  # not there when the disk was full before it could be
+    rows = pd.read_parquet(written) if written.exists() else pd.DataFrame(columns=list(COLUMNS), dtype=str)
     rows = rows[rows["case_id"].isin(mine)]
     region_wide = rows["reasons"].fillna("").str.contains("|".join(REGION_REASONS))
     raw = rows["reasons"].fillna("").str.contains("not_calibrated") & ~region_wide

@@ -79,6 +79,7 @@ def open_run(station: Station, masks: Path | None = None) -> Run:
         BundleError: the bundle is not there, incomplete or altered.
         ConfigError: a device that is not there, an address or credentials that cannot be used, or a findings list that cannot be
             asked of the bundle.
+        StoppedError: the results cannot be written.
     """
     folder = bundle_folder(station.bundle)
     station.kinds()
@@ -99,7 +100,7 @@ def open_run(station: Station, masks: Path | None = None) -> Run:
         while len(hands) > n_readers:
             hands.pop().close()
         hands += [Hand() for _ in range(n_readers - len(hands))]
-        run = Run(predictor, station.out, options, hands=[*hands])
+        run = _opened(lambda: Run(predictor, station.out, options, hands=[*hands]))
     if predictor.survival is None:
         warn("this bundle estimates no survival: it holds no survival.json")
     return run
@@ -134,6 +135,24 @@ def options_of(station: Station, n_readers: int, given: Mapping[str, Place] | No
         retry_refused=station.retry_refused,
         **_anonymity(station),
     )
+
+
+def _opened(make: Callable[[], Run]) -> Run:
+    """A run on its results folder.
+
+    Raises:
+        StoppedError: folder or ledger cannot be written, because the disk is full, say.
+    """
+    from sqlalchemy.exc import DBAPIError
+
+    from medvl.batch.stopping import Stop, StoppedError
+
+    try:
+        return make()
+    except (OSError, DBAPIError) as error:
+        stop = Stop()
+        stop.because(error)
+        raise StoppedError(stop.code, stop.message) from None
 
 
 @contextmanager
@@ -184,7 +203,11 @@ def work(run: Run, inputs: Iterable[Input] = (), until: Callable[[], bool] | Non
     run.tell(told)
     with terminable():
         summary = run.go(inputs, until=until)
-    write_summary(summary, run.folder.out, run.predictor.bundle.name)
+    try:
+        write_summary(summary, run.folder.out, run.predictor.bundle.name)
+    except OSError as error:
+        run.stop.because(error)
+        summary.stopped = run.stop.code
     if run.stop.message:
         warn(f"stopped: {run.stop.message}")
     return summary

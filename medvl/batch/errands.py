@@ -91,8 +91,10 @@ class Errands:
 
     def _look(self, hand: Hand | Here, path: Path) -> None:
         try:
-            told, _ = hand.ask({"op": "find", "path": str(path)}, self._run.options.limits.find_s)
+            told = self._found(hand, path)
         except (InputError, KilledError) as error:
+            if self._run.stop.set:
+                return  # its process was ended with the run
             state = State.skipped if isinstance(error, InputError) else State.failed
             found = self._unfit(f"input:{path.resolve()}", path, state, Reason(error.code, error.message))
         except ChildError as error:
@@ -102,6 +104,17 @@ class Errands:
             found = self._enter([(study["identity"], _case(study)) for study in told["studies"]])
         with self._lock:
             self._of_input[path] = found
+
+    def _found(self, hand: Hand | Here, path: Path) -> dict[str, Any]:
+        """What a child finds in an input; one that dies meanwhile is no proof against the input, and another tries."""
+        limits, tries = self._run.options.limits, 0
+        while True:
+            tries += 1
+            try:
+                return hand.ask({"op": "find", "path": str(path)}, limits.find_s)[0]
+            except KilledError as error:
+                if tries >= limits.attempts or error.code != "worker_died" or self._run.stop.set:
+                    raise
 
     def _superseded(self, identity: str) -> None:
         """Studies are found in an input that ended without any before, such as a share that was away: that end goes."""

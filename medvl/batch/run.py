@@ -77,6 +77,8 @@ class Run:
         """
         self._guarded(disk_guard, self.folder.out, self.options.limits.min_free_bytes)
         if self.stop.set:
+            for hand in self._hands:
+                hand.close()
             return summary_of(self)
         self.folder.tidy()
         for source in inputs:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tiny import places, scan_of
+from tiny import Tiny, places, scan_of
 
+from medvl.batch.hand import Here, KilledError
 from medvl.batch.ledger import DEATHS, Case, Ledger
 from medvl.batch.options import Options
 from medvl.batch.owner import machine
@@ -24,6 +27,7 @@ from medvl.imaging.phantom.dicom import write_dicom
 from medvl.imaging.phantom.truth import Patient
 from medvl.inference.predictor import Predictor
 from medvl.inference.results import ResultsFolder
+from medvl_pipelines import infer, station
 
 
 def die(ledger: Ledger, number: int) -> None:
@@ -180,3 +184,70 @@ def test_a_folder_that_cannot_be_listed_says_so(
 
     monkeypatch.setattr("medvl.dicom.source.os.scandir", refused)
     assert go(tmp_path / "in", predictor, who, tmp_path / "out").reasons == {"unreadable_file": 1}
+
+
+def full(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_disk_that_is_full_when_the_summary_is_written_is_no_crash(
+    predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("medvl.batch.page.replace_text", full)
+    summary = station.work(Run(predictor, tmp_path / "out", Options(readers=0)))
+    assert (station.exit_code(summary), summary.stopped) == (4, "disk_full")
+    assert "disk of the results folder is full" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_when_the_ledger_is_opened_is_no_crash(
+    tiny_run: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("medvl.batch.ledger.open_engine", full)
+    (tmp_path / "in").mkdir()
+    assert infer.run([str(tmp_path / "in")], station.Station(str(tiny_run.bundle), tmp_path / "out", "cpu", readers=1)) == 4
+    assert "disk of the results folder is full" in capsys.readouterr().err
+
+
+def test_a_stopped_run_without_tables_tells_its_end(
+    tiny_run: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("medvl.batch.stopping.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    (tmp_path / "in").mkdir()
+    assert infer.run([str(tmp_path / "in")], station.Station(str(tiny_run.bundle), tmp_path / "out", "cpu", readers=1)) == 4
+    assert "0 studies" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("deaths", "ends"), [(1, {"done": 1}), (2, {"failed": 1})])
+def test_a_child_that_dies_while_it_looks_is_followed_by_another(
+    deaths: int, ends: dict[str, int], predictor: Predictor, who: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, asked = tmp_path / "ct.nii.gz", []
+    write_nifti(scan_of(who), None, study)
+    ask = Here.ask
+
+    def dies(self: Here, job: Any, within_s: float) -> Any:
+        asked.append(job["op"])
+        if asked.count("find") <= deaths and job["op"] == "find":
+            raise KilledError("worker_died", "its process died")
+        return ask(self, job, within_s)
+
+    monkeypatch.setattr(Here, "ask", dies)
+    assert go(study, predictor, who, tmp_path / "out").statuses == ends
+
+
+def test_a_run_that_stops_blames_no_input_that_it_was_looking_at(
+    predictor: Predictor, who: Patient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, out = tmp_path / "ct.nii.gz", tmp_path / "out"
+    write_nifti(scan_of(who), None, study)
+    begun = Run(predictor, out, Options(readers=0, given=places(who), explain=False))
+
+    def ended(*_: Any) -> None:
+        begun.stop.now("interrupted", "the run was interrupted")
+        raise KilledError("worker_died", "its process died")
+
+    monkeypatch.setattr(Here, "ask", ended)
+    assert begun.go([study]).cases == []
+    monkeypatch.undo()
+    assert go(study, predictor, who, out).statuses == {"done": 1}
+    record(out)
