@@ -119,7 +119,11 @@ def test_inspect_tells_nobody(planted_studies: tuple[Path, Planted], tmp_path: P
 @pytest.mark.parametrize("form", [[], ["--json"]])
 def test_infer_leaves_nothing(planted_studies: tuple[Path, Planted], tmp_path: Path, form: list[str]) -> None:
     source, planted = planted_studies
-    inputs = [path for path in sorted(source.iterdir()) if path.suffix != ".txt"]  # a .txt would be a list of inputs
+    found = [path for path in sorted(source.iterdir()) if path.suffix != ".txt"]  # a .txt would be a list of inputs
+    listed = source.parent / "gone.txt"  # what leads nowhere is a study with a reason only where a list names it
+    listed.write_text("\n".join(str(path) for path in found if not path.exists()), encoding="utf-8")
+    assert listed.stat().st_size > 0
+    inputs = [*(path for path in found if path.exists()), listed]
     ended = medvl("infer", *inputs, "--bundle", "phantom-demo", "--out", "o", *form, cwd=tmp_path)
     assert ended.returncode in (0, 3), ended.stderr.decode()
     assert leaks(planted, [*everything(tmp_path, CARRIES_PATHS), *streams(ended)]) == []
