@@ -12,9 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from faults_check import Row, check, unsound
-from faults_inputs import run_of
 from faults_kills import OF_FORTY, fresh, infer, undisturbed
-from faults_process import Lane
+from faults_process import Lane, Process, command
 from faults_studies import cohort
 
 SIZE = "400m"
@@ -47,21 +46,26 @@ def disk_row(work: Path, seed: int, *, wanted: int = 8) -> Row:
     return row
 
 
+def _run(inputs: list[Path], out: Path) -> Process:
+    """A run whose stderr goes to another disk."""
+    return command(infer(inputs, out), out.parent.with_name("disk.err"))
+
+
 def _fill(inputs: list[Path], out: Path, rng: random.Random, *, brim: bool, codes: Counter[str], row: Row) -> None:
     """Fill the disk at a random moment, try again while it is full, make room, and finish."""
     filler = out.parent / "filler"
-    run = run_of(inputs, out)
+    run = _run(inputs, out)
     run.until(lambda: len(run.ended) >= rng.randrange(1, 6))
     run.sleep(rng.uniform(0, 0.5))
     _write_until(filler, 0 if brim else 100 << 20)
     codes[f"exit code {run.wait(120)} when {'the disk was full' if brim else 'too little was free'}"] += 1
     row.injected += 1
-    codes[f"exit code {run_of(inputs, out).wait(120)} while it was full"] += 1
+    codes[f"exit code {_run(inputs, out).wait(120)} while it was full"] += 1
     filler.unlink()
     for what in unsound(out):
         if "owner" not in what:
             row.notes.append(f"FAULT while full: {what}")
-    codes[f"exit code {run_of(inputs, out).wait()} with room again"] += 1
+    codes[f"exit code {_run(inputs, out).wait()} with room again"] += 1
 
 
 def _write_until(filler: Path, left: int) -> None:

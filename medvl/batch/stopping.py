@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shutil
 import threading
 from pathlib import Path
@@ -70,6 +71,8 @@ def is_full(error: BaseException) -> bool:
     """Whether an error says that there is no room left."""
     if isinstance(error, OSError):
         return error.errno in _FULL
+    if os.strerror(errno.ENOSPC) in str(error):  # a library of another language wrote, and told it in its own kind of error
+        return True
     return isinstance(error, DBAPIError) and "disk is full" in str(error.orig)
 
 

@@ -20,6 +20,7 @@ from medvl.batch.ledger import DEATHS, Case, Ledger
 from medvl.batch.options import Options
 from medvl.batch.owner import machine
 from medvl.batch.run import Run
+from medvl.batch.stopping import Stop
 from medvl.batch.summary import Summary
 from medvl.batch.tables import State
 from medvl.imaging.nifti import write_nifti
@@ -251,3 +252,12 @@ def test_a_run_that_stops_blames_no_input_that_it_was_looking_at(
     monkeypatch.undo()
     assert go(study, predictor, who, out).statuses == {"done": 1}
     record(out)
+
+
+def test_a_full_disk_is_known_in_the_words_of_any_library() -> None:
+    class SafetensorError(Exception):
+        pass
+
+    stop = Stop()
+    stop.because(SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"))
+    assert stop.code == "disk_full"
