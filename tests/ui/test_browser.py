@@ -53,21 +53,21 @@ def test_the_window_changes_by_button_key_and_drag(tab, url: str) -> None:
     opened(tab, url)
     canvas, shown = plane(tab, "axial").locator("canvas"), tab.locator(".window")
     grey = "c => c.getContext('2d').getImageData(c.width / 2 + 30, c.height * 0.7, 1, 1).data[0]"
-    assert shown.inner_text().split() == ["W", "400", "L", "40"]
+    sync_api.expect(shown).to_have_text("W 400 L 40", timeout=10_000)
     soft = canvas.evaluate(grey)
     tab.get_by_role("button", name="Lung").click()
     tab.wait_for_timeout(200)
-    assert shown.inner_text().split() == ["W", "1500", "L", "-600"]
+    sync_api.expect(shown).to_have_text("W 1500 L -600", timeout=10_000)
     assert canvas.evaluate(grey) > soft
     canvas.press("4")
-    assert shown.inner_text().split() == ["W", "1800", "L", "400"]
+    sync_api.expect(shown).to_have_text("W 1800 L 400", timeout=10_000)
     box = canvas.bounding_box()
     middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     tab.mouse.move(*middle)
     tab.mouse.down(button="right")
     tab.mouse.move(middle[0] + 50, middle[1] - 30)
     tab.mouse.up(button="right")
-    assert shown.inner_text().split() == ["W", "1900", "L", "340"]
+    sync_api.expect(shown).to_have_text("W 1900 L 340", timeout=10_000)
     assert position(tab, "axial") == mm(grid().to_lps(MARKER_DHW)[2], "S", "I")
 
 

@@ -157,7 +157,7 @@ def test_inversion_cursor_and_reset(tab, url: str) -> None:
     sync_api.expect(tab.get_by_label("Slab", exact=True)).to_have_value("1")
     canvas.press("3")
     canvas.press("r")
-    assert tab.locator(".window").inner_text().split() == ["W", "400", "L", "40"]
+    sync_api.expect(tab.locator(".window")).to_have_text("W 400 L 40", timeout=10_000)
     tab.wait_for_timeout(150)
     assert tab.evaluate(LEVEL, corner) == before
     canvas.press("?")
@@ -207,7 +207,7 @@ def test_two_studies_scroll_together_in_millimetres(tab, pair: str) -> None:
     tab.mouse.wheel(0, -120)
     assert slices() == [mm(z - 9, "S", "I"), mm(other - 10, "S", "I")]  # the nearest slice: 10 mm back is 3.3 slices
     left.get_by_role("button", name="Lung").click()
-    assert right.locator(".window").inner_text().split() == ["W", "1500", "L", "-600"]
+    sync_api.expect(right.locator(".window")).to_have_text("W 1500 L -600", timeout=10_000)
     assert "<b>" in left.locator(".heading").inner_text()  # a title is text
 
 
