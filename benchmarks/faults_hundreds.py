@@ -16,7 +16,7 @@ from faults_kills import infer
 from faults_process import Process, command
 from faults_studies import BAD, cohort
 
-EVERY_S, WARM_UP, BIN = 0.5, 100, 25
+EVERY_S, WARM_UP, BIN = 0.5, 150, 25
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
