@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .results import DeletionRecord, FindingRecord
+from .study import DeletionRecord, FindingRecord
 
 if TYPE_CHECKING:
     import altair as alt

@@ -13,9 +13,9 @@ from .drafting import show_draft
 from .evidence_words import deletion_words, doubts, interval_text, percentile_text, scanner_facts, spread_text
 from .prognosis import show_prognosis
 from .prompt_lab import show_lab
-from .results import FindingRecord, ReasonRecord, RegionRecord, SeriesRecord, Study
 from .signoff import show as show_sign_off
 from .similar import show_similar
+from .study import FindingRecord, ReasonRecord, RegionRecord, SeriesRecord, Study
 from .volume_view import evidence_problem
 from .wording import (
     BADGES,

@@ -11,8 +11,9 @@ import streamlit as st
 from medvl.errors import MedvlError
 
 from .extras import extras
-from .results import FindingRecord, Study, study_file
+from .results import study_file
 from .station import station
+from .study import FindingRecord, Study
 from .wording import plain, score_text, spoken
 
 if TYPE_CHECKING:

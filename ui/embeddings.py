@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from medvl.errors import InputError
 from medvl.models.bundle import Bundle
 
-from .results import Study, study_file
+from .results import study_file
+from .study import Study
 
 _NONE = "These results hold no embeddings: an older medvl made them, or no region was read. Run medvl infer anew."
 

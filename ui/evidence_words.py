@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .results import DeletionRecord, FindingRecord, RegionRecord, SeriesRecord
+from .study import DeletionRecord, FindingRecord, RegionRecord, SeriesRecord
 from .wording import spoken
 
 TITLES = {

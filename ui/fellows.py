@@ -13,8 +13,9 @@ from medvl.retrieval.search import NEAR
 
 from .embeddings import Vectors, read_vectors
 from .likeness import likeness
-from .results import Study, read_study, study_folders
+from .results import read_study, study_folders
 from .station import station
+from .study import Study
 from .wording import plain, spoken
 
 SHOWN = 6

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
-from .results import FindingRecord, Study, ranked
+from .study import FindingRecord, Study, ranked
 from .wording import BADGES, finding_name, plain, reason_lines, score_text, spoken
 
 _COLUMNS = [5.2, 2.4, 2.6]

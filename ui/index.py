@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from medvl.batch.tables import State, studies
 
-from .results import Status, Study, parse_study, stamp_of, study_folders
+from .results import parse_study, stamp_of, study_folders
+from .study import Status, Study
 from .wording import finding_name, headline, spoken
 
 URGENCY, ABSTENTION, AGE = 60.0, 25.0, 15.0

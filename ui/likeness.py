@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .results import Study
+from .study import Study
 from .wording import finding_name
 
 

@@ -11,7 +11,7 @@ from . import admin, fellows, plain_images, signing, volume_view, watching, work
 from .access import User
 from .details import show_details
 from .findings import choose_finding
-from .results import FindingRecord, Study, region_center
+from .study import FindingRecord, Study, region_center
 from .transport import STATIC
 from .wording import STATUS_SENTENCE, plain, reason_lines, series_facts
 

@@ -8,7 +8,7 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from .results import FindingRecord, Study
+from .study import FindingRecord, Study
 from .volume_view import WINDOWS_HU, default_window, target_lps
 from .volumes import Picture
 

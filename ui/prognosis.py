@@ -11,8 +11,8 @@ from medvl.errors import MedvlError
 from .charts import predicted
 from .embeddings import Vectors, other_bundle, read_vectors
 from .extras import extras
-from .results import RiskRecord, Study
 from .station import station
+from .study import RiskRecord, Study
 from .wording import plain, reason_lines, spoken
 
 if TYPE_CHECKING:

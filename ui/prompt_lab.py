@@ -12,8 +12,8 @@ from medvl.errors import MedvlError
 
 from .embeddings import other_bundle, read_vectors
 from .extras import extras
-from .results import FindingRecord, Study
 from .station import station
+from .study import FindingRecord, Study
 from .wording import plain, spoken
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from medvl.review.record import MAY_DECIDE, Choice, Decision, Kept, Status, Who,
 from . import deciding
 from .deciding import Seen
 from .exporting import show_exports
-from .results import Study
 from .reviews import reviews
 from .station import station
+from .study import Study
 from .wording import BADGES, plain, spoken
 
 _MARKS = {Choice.accept: ":green[✓]", Choice.reject: ":red[✗]", Choice.correct: ":orange[✎]", Choice.added: ":orange[+]"}

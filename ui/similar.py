@@ -14,8 +14,8 @@ from .embeddings import Vectors, read_vectors
 from .extras import extras
 from .fellows import show_fellows
 from .likeness import likeness
-from .results import FindingRecord, Study
 from .station import station
+from .study import FindingRecord, Study
 from .wording import plain, reason_lines, spoken
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import streamlit as st
 from medvl.errors import InputError
 from medvl.geometry import Geometry
 
-from .results import FindingRecord, Study
 from .station import IMAGE, TOKEN_SECONDS, station
+from .study import FindingRecord, Study
 from .transport import STATIC, picture_url, script_url
 from .volumes import Picture, index_map
 from .wording import plain

@@ -10,9 +10,9 @@ from sqlalchemy.exc import DatabaseError
 from medvl.errors import MedvlError
 from medvl.review.record import MAY_DECIDE, Who
 
-from .results import FindingRecord, Study
 from .reviews import reviews
 from .station import station
+from .study import FindingRecord, Study
 from .transport import STATIC
 
 EVERY_S = 10  # between reports of reading time

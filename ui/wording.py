@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .results import FindingRecord, ReasonRecord, RegionRecord, SeriesRecord, Study, Verdict
+from .study import FindingRecord, ReasonRecord, RegionRecord, SeriesRecord, Study, Verdict
 
 BADGES: dict[Verdict, str] = {
     "present": ":orange-badge[▲ present]",

@@ -12,9 +12,10 @@ import pandas as pd
 import streamlit as st
 
 from .index import Index, Row
-from .results import ReasonRecord, Status, Study, read_study, stamp_of
+from .results import read_study, stamp_of
 from .reviews import statuses
 from .station import station
+from .study import ReasonRecord, Status, Study
 from .wording import STATUS, plain
 
 PAGE = 20

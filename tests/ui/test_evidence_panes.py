@@ -18,7 +18,7 @@ from evidence_studies import (
 from results_folder import finding, study_json, write_study
 
 from medvl_ui.evidence_words import deletion_words, doubts
-from medvl_ui.results import DeletionRecord, FindingRecord, RegionRecord
+from medvl_ui.study import DeletionRecord, FindingRecord, RegionRecord
 
 
 def test_a_full_finding_says_interval_spread_percentile_and_doubts(tmp_path: Path, monkeypatch) -> None:

@@ -14,7 +14,7 @@ from medvl.retrieval.entry import Entry, Space
 from medvl.retrieval.store import Index
 from medvl_ui.extras import extras, options, parsed
 from medvl_ui.likeness import likeness
-from medvl_ui.results import Study
+from medvl_ui.study import Study
 
 
 def near(seed: int, by: float) -> np.ndarray:

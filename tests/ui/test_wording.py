@@ -3,7 +3,7 @@
 import pytest
 from results_folder import finding, study_json
 
-from medvl_ui.results import FindingRecord, RegionRecord, Study, ranked
+from medvl_ui.study import FindingRecord, RegionRecord, Study, ranked
 from medvl_ui.wording import headline, plain, reason_lines, region_facts, score_text, spoken, why
 
 
