@@ -153,7 +153,9 @@ def normal(name: str) -> str:
 def test_every_import_is_a_declared_dependency() -> None:
     extras = PROJECT["project"]["optional-dependencies"]
     asked = [
-        name for extra in ("train", "radiomics", "scale", "reports", "server", "cluster", "oidc") for name in extras[extra]
+        name
+        for extra in ("train", "radiomics", "scale", "reports", "server", "cluster", "oidc", "onnx", "mlflow")
+        for name in extras[extra]
     ]  # of users
     declared = {normal(name) for name in [*PROJECT["project"]["dependencies"], *asked]}
     owners = packages_distributions()
