@@ -29,6 +29,7 @@ _ALSO = {
 }
 _EVENTS = {"0": False, "1": True, "0.0": False, "1.0": True, "false": False, "true": True}
 _SHOWN = 10
+Fact = str | float | bool
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,15 @@ class Scan:
 
 @dataclass(frozen=True)
 class TableCase:
-    """One report with its scans: one, or several phases of the same examination, the first row's first."""
+    """One report with its scans: one, or several phases of the same examination, the first row's first.
+
+    Args:
+        patient_id: any name of the patient; report: the text; split: of `SPLITS`; scans: at least one.
+        age_years, time_days, event: None where not known.
+        labels: region to attribute to 1 present, 0 absent or 2 uncertain, given by others than the report; they stand above it.
+        label_sources: region to attribute to who gave the label, such as ``csv`` or ``review``.
+        facts: what else is known for subgroups, such as sex, site, phase and manufacturer; text, numbers and truth values.
+    """
 
     patient_id: str = field(repr=False)
     report: str = field(repr=False)
@@ -53,6 +62,9 @@ class TableCase:
     age_years: float | None = None
     time_days: float | None = None
     event: bool | None = None
+    labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict, repr=False)
+    label_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
+    facts: Mapping[str, Fact] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -97,7 +109,7 @@ def open_table(path: Path, *, split_seed: int = 0) -> Table:
             + "\n".join(wrong[:_SHOWN])
             + rest
         )
-    return Table(_grouped(_with_splits([line.case for line in lines], split_seed)), regions)
+    return Table(grouped(_with_splits([line.case for line in lines], split_seed)), regions)
 
 
 class _Cells:
@@ -207,8 +219,11 @@ def _with_splits(cases: Sequence[TableCase], seed: int) -> list[TableCase]:
     return [replace(case, split=given.get(case.patient_id) or split_of(seed, case.patient_id)) for case in cases]
 
 
-def _grouped(lines: Sequence[TableCase]) -> tuple[TableCase, ...]:
-    """Cases in the order of their first rows: scans of a patient with one report and different phases become one case."""
+def grouped(lines: Sequence[TableCase]) -> tuple[TableCase, ...]:
+    """Cases of one scan each as cases: scans of a patient with one report and different phases become one, in their order.
+
+    Of labels and facts the first row that has one is believed.
+    """
     groups: dict[tuple[str, str], list[list[TableCase]]] = {}
     order: list[list[TableCase]] = []
     for line in lines:
@@ -220,7 +235,21 @@ def _grouped(lines: Sequence[TableCase]) -> tuple[TableCase, ...]:
             mine.append(home)
             order.append(home)
         home.append(line)
-    return tuple(TableCase(g[0].patient_id, g[0].report, g[0].split, tuple(c.scans[0] for c in g), *_outcome(g)) for g in order)
+    return tuple(_one_case(group) for group in order)
+
+
+def _one_case(group: Sequence[TableCase]) -> TableCase:
+    first = group[0]
+    labels: dict[str, dict[str, int]] = {}
+    sources: dict[str, dict[str, str]] = {}
+    facts: dict[str, Fact] = {}
+    for case in reversed(group):
+        for region, given in case.labels.items():
+            labels.setdefault(region, {}).update(given)
+            sources.setdefault(region, {}).update({name: case.label_sources[region][name] for name in given})
+        facts |= case.facts
+    scans = tuple(case.scans[0] for case in group)
+    return TableCase(first.patient_id, first.report, first.split, scans, *_outcome(group), labels, sources, facts)
 
 
 def _outcome(group: Sequence[TableCase]) -> tuple[float | None, float | None, bool | None]:

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from medvl.data.cache import Row, fill_rows
 from medvl.data.cohort import Cohort, common_grid, open_cohort, write_cohort, write_lines
+from medvl.data.given import with_given
 from medvl.data.identity import folder_key, keyed_id
 from medvl.data.reuse import OUR_FAULT, ROWS_NAME, failed, known_rows, row_key, taken_over
 from medvl.data.table import SPLITS, Scan, Table, TableCase
@@ -213,7 +214,7 @@ def _chosen(scan: Scan) -> Entry:
 def _describe(case: TableCase, key: bytes, notes: Sequence[Sequence[str]], used: bool) -> dict[str, Any]:
     """What the cohort says of a case: as for phantoms, without truth but for what the table gives."""
     report = parse_report(case.report)
-    known = {"age_years": case.age_years, "time_days": case.time_days, "event": case.event}
+    known = {**case.facts, "age_years": case.age_years, "time_days": case.time_days, "event": case.event}
     first = case.scans[0]
     out = {
         "patient_id": keyed_id(key, f"patient:{case.patient_id}"),
@@ -221,9 +222,11 @@ def _describe(case: TableCase, key: bytes, notes: Sequence[Sequence[str]], used:
         "truth": {name: value for name, value in known.items() if value is not None},
         "report": case.report,
         "region_texts": report.regions,
-        "labels": extract(report),
+        "labels": with_given(extract(report), case.labels),
         "phases": [scan.phase for scan in case.scans],
     }
+    if case.label_sources:
+        out["label_sources"] = {region: dict(sources) for region, sources in case.label_sources.items()}
     return out if used else {**out, "rejected": notes[0][1] if notes else "region_not_found"}
 
 

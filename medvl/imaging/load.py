@@ -1,4 +1,4 @@
-"""One entry for every input: a DICOM folder, file or zip archive, or NIfTI, as studies of series with a verdict each."""
+"""One entry for all inputs: DICOM folder, file or zip archive, NIfTI, or a dataset's volume, as studies of series with a verdict."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from medvl.dicom.source import is_archive
 from medvl.dicom.verify import verify
 from medvl.errors import InputError
 from medvl.geometry import Geometry
+from medvl.imaging.volume_file import SUFFIX, read_header, read_volume
 from medvl.records import Reason, Volume
 
 _NIFTI = (".nii", ".nii.gz")
@@ -35,7 +36,7 @@ class Entry:
         facts: plain values (scanner, kernel, phase hints...).
         why: why it was chosen or not.
         series: the DICOM behind it, None for NIfTI.
-        path: the NIfTI file behind it, None for DICOM.
+        path: the NIfTI file or cached volume behind it, None for DICOM.
     """
 
     key: str
@@ -65,6 +66,8 @@ class Entry:
             raise InputError(self.reasons[0].code, self.reasons[0].message)
         if self.series is not None:
             return dicom_read.read(self.series)
+        if self.path is not None and self.path.suffix == SUFFIX:
+            return read_volume(self.path)
         from medvl.imaging.nifti import read_nifti  # brings nibabel, which DICOM does not need
 
         assert self.path is not None  # noqa: S101 - one of the two is there
@@ -123,7 +126,7 @@ def load(source: Path, want: Want | None = None, names: Sequence[str] | None = N
     """Find and judge everything in `source`; volumes are read on demand with `Entry.read` or `Study.read`.
 
     Args:
-        source: folder (nested, mixed, any file names), DICOM file, zip archive, or NIfTI file.
+        source: folder (nested, mixed, any file names), DICOM file, zip archive, NIfTI file, or volume of a dataset.
         want: what to prefer when a study has several volumes.
         names: look only at the files of `source` that are called so, as `Entry.names` tells them; all by default.
 
@@ -132,6 +135,8 @@ def load(source: Path, want: Want | None = None, names: Sequence[str] | None = N
     """
     if source.is_file() and source.name.lower().endswith(_NIFTI) and not is_archive(source):
         return Loaded((_nifti_study(source, source.name),))
+    if source.suffix == SUFFIX and source.is_file():
+        return Loaded((_cached_study(source),))
     found = scan(source, names)
     nifti = sorted(entry.path for entry in found.rejected if source.is_dir() and entry.path.lower().endswith(_NIFTI))
     by_study: dict[str, list[Series]] = {}
@@ -172,4 +177,17 @@ def _nifti_study(path: Path, name: str) -> Study:
         verdict="volume",
         why="the only volume",
     )
+    return Study(key, (entry,), key)
+
+
+def _cached_study(path: Path) -> Study:
+    """A study of one cached volume, judged by its header: it was checked when it was made."""
+    key = short_hash(path.name)
+    try:
+        header = read_header(path)
+    except InputError as error:
+        refusal = Reason(error.code, error.message)
+        return Study(key, (Entry(key, "CT", 1, "refused", (refusal,), None, None, path=path),), None)
+    grid = header.geometry
+    entry = Entry(key, "CT", 1, "volume", header.reasons, grid.shape_dhw, grid, header.facts, "the only volume", path=path)
     return Study(key, (entry,), key)
