@@ -15,6 +15,7 @@ from medvl.review.desk import Reviews
 from medvl.review.record import ADDED, Choice, ConflictError, Decision, Review, Who, moment
 from medvl.review.state import spoken as said_in_words
 
+from . import focus
 from .wording import plain
 
 
@@ -119,8 +120,7 @@ def start_correcting(item: str | None) -> None:
 
 def look_at(item: str) -> None:
     """Bring a finding into focus, with its evidence."""
-    st.session_state["finding"] = item
-    st.session_state["jumps"] = st.session_state.get("jumps", 0) + 1
+    focus.look_at(item)
     st.session_state.pop("correcting", None)
 
 

@@ -46,10 +46,10 @@ def show_details(study: Study, finding: FindingRecord | None, who: Who | None = 
         lazy["Sign-off"] = lambda: show_sign_off(study, who)
     if study.status == "done":
         lazy |= {
-            "Similar": lambda: show_similar(study, finding),
+            "Similar": lambda: show_similar(study, finding, who),
             "Prognosis": lambda: show_prognosis(study),
             "Draft": lambda: show_draft(study),
-            "Prompts": lambda: show_lab(study, finding),
+            "Prompts": lambda: show_lab(study, finding, who),
         }
     names = [*(name for name in drawers if name != "Study"), *lazy, "Study"]
     for name, tab in zip(names, st.tabs(names, key="pane", on_change="rerun"), strict=True):

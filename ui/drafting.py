@@ -11,6 +11,7 @@ import streamlit as st
 from medvl.errors import MedvlError
 
 from .extras import extras
+from .focus import look_at
 from .results import study_file
 from .station import station
 from .study import FindingRecord, Study
@@ -96,12 +97,7 @@ def _sentence(number: int, line: Line) -> None:
         return
     first = max(line.findings, key=lambda f: (f.peak_lps is not None, f.score or 0.0))
     help_text = ", ".join(f"{f.label or f.finding}: {score_text(f)}, {f.verdict}" for f in line.findings)
-    link.button("Evidence", key=f"draft_{number}", help=plain(help_text), on_click=_focus, args=(first.key,))
-
-
-def _focus(key: str) -> None:
-    st.session_state["finding"] = key
-    st.session_state["jumps"] = st.session_state.get("jumps", 0) + 1
+    link.button("Evidence", key=f"draft_{number}", help=plain(help_text), on_click=look_at, args=(first.key,))
 
 
 def _editor(study: Study, lines: tuple[Line, ...]) -> None:

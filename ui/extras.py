@@ -8,11 +8,14 @@ from __future__ import annotations
 import argparse
 import importlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from medvl.errors import ConfigError
 
 if TYPE_CHECKING:
     from medvl.inference.predictor import Predictor
@@ -76,6 +79,7 @@ class Extras:
         return Predictor(self.opened_bundle) if self.opened_bundle else None
 
 
+WAIT_S = 20.0
 _open: list[Extras] = []
 
 
@@ -92,13 +96,32 @@ def warm(given: Extras) -> None:
 
 
 def _import_all() -> None:
-    for name in ("altair", "medvl.retrieval.outside", "medvl.survival.strata", "medvl.inference.predictor"):
+    for name in ("altair", "medvl.retrieval.outside", "medvl.survival.strata", "medvl.inference.free_heat"):
         importlib.import_module(name)
 
 
 def extras() -> Extras:
     """The options of this process; none when nothing was said."""
     return _open[0] if _open else open_extras(Extras())
+
+
+@contextmanager
+def asking() -> Iterator[Predictor]:
+    """The model, for one question at a time in this process.
+
+    Raises:
+        ConfigError: others ask for too long, or no bundle was given.
+        BundleError: the bundle's files are missing or altered.
+    """
+    given = extras()
+    if not given.lock.acquire(timeout=WAIT_S):
+        raise ConfigError("Others are asking the model just now. Try again in a moment.")
+    try:
+        if given.predictor is None:
+            raise ConfigError("No bundle was given to this viewer.")
+        yield given.predictor
+    finally:
+        given.lock.release()
 
 
 def options(index: Path | None, bundle: Path | None, *, show_text: bool) -> list[str]:

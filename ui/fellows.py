@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from medvl.errors import MedvlError
 from medvl.retrieval.search import NEAR
 
 from .embeddings import Vectors, read_vectors
-from .likeness import likeness
+from .likeness import contributions, cosines, likeness, show_where
 from .results import read_study, study_folders
 from .station import station
 from .study import Study
@@ -21,31 +24,72 @@ from .wording import plain, spoken
 SHOWN = 6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fellow:
-    """Another study of this folder, and its cosine."""
+    """Another study of this folder, its cosine, and its vectors."""
 
     study: Study
     score: float
+    vectors: Vectors
 
 
-def fellows(root: Path, study: Study, vectors: Vectors, region: str) -> tuple[list[Fellow], int, int]:
-    """Studies of this folder by similarity of a region, how many were compared, and how many left out as the same images."""
-    query, found, same = vectors.by_region[region], [], 0
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """What a comparison found.
+
+    Args:
+        best: the most alike, in order.
+        n: how many were compared.
+        same_images: how many were left out as the same images; same_patient: as of the same patient.
+        untold: whether the patient of this study is not known.
+    """
+
+    best: list[Fellow]
+    n: int
+    same_images: int
+    same_patient: int
+    untold: bool
+
+
+def fellows(root: Path, study: Study, vectors: Vectors, region: str) -> Compared:
+    """Studies of other patients in this folder, by similarity of a region."""
+    query, found, images, person = vectors.by_region[region], list[Fellow](), 0, 0
+    for other, there in _others(root, study, vectors, region):
+        score = float(there.by_region[region] @ query)
+        if score > NEAR or (study.pixels_sha256 and other.pixels_sha256 == study.pixels_sha256):
+            images += 1
+        elif patient_of(study) is not None and patient_of(other) == patient_of(study):
+            person += 1
+        else:
+            found.append(Fellow(other, score, there))
+    found.sort(key=lambda fellow: -fellow.score)
+    return Compared(found[:SHOWN], len(found), images, person, patient_of(study) is None)
+
+
+def fitting(root: Path, study: Study, vectors: Vectors, region: str, query: NDArray[np.float64]) -> tuple[list[Fellow], int]:
+    """Other studies of this folder by how well a region fits a direction (E,), and how many were compared."""
+    found = [
+        Fellow(other, float(there.by_region[region] @ query), there) for other, there in _others(root, study, vectors, region)
+    ]
+    return sorted(found, key=lambda fellow: -fellow.score)[:SHOWN], len(found)
+
+
+def patient_of(study: Study) -> str | None:
+    """The keyed hash that stands for a patient in this folder; None where the result does not tell."""
+    return study.series.patient if study.series else None
+
+
+def _others(root: Path, study: Study, vectors: Vectors, region: str) -> Iterator[tuple[Study, Vectors]]:
+    """Other studies of the folder that hold a vector of the region by the same bundle."""
     for folder in study_folders(root):
         if folder.name == study.case_id or not (folder / "embeddings.safetensors").is_file():
             continue
         other, there = read_study(root, folder.name), _vectors_of(folder, (folder / "embeddings.safetensors").stat().st_mtime_ns)
         vector = None if there is None else there.by_region.get(region)
-        if there is None or vector is None or there.model_sha256 != vectors.model_sha256 or vector.shape != query.shape:
+        if there is None or vector is None or there.model_sha256 != vectors.model_sha256:
             continue
-        score = float(vector @ query)
-        if score > NEAR or (study.pixels_sha256 and other.pixels_sha256 == study.pixels_sha256):
-            same += 1
-        else:
-            found.append(Fellow(other, score))
-    found.sort(key=lambda fellow: -fellow.score)
-    return found[:SHOWN], len(found), same
+        if vector.shape == vectors.by_region[region].shape:
+            yield other, there
 
 
 @lru_cache(maxsize=20_000)
@@ -59,29 +103,41 @@ def _vectors_of(folder: Path, mtime_ns: int) -> Vectors | None:
 
 def show_fellows(study: Study, vectors: Vectors, region: str) -> None:
     """Draw the list; a click lays another study beside this one."""
-    found, n, same = fellows(station().root, study, vectors, region)
-    if not found:
-        st.info(f"No other study of this folder holds an embedding of the {spoken(region)} by the same bundle.")
+    found = fellows(station().root, study, vectors, region)
+    if not found.best:
+        told = _left_out(found)
+        st.info(f"No other study of this folder holds an embedding of the {spoken(region)} by the same bundle.{told}")
         return
-    left = f" {same} with the same images left out." if same else ""
-    st.caption(f"{n} studies compared.{left} They may be other studies of the same patient: results hold no patient number.")
-    for fellow in found:
+    st.caption(f"{found.n} {'study' if found.n == 1 else 'studies'} compared.{_left_out(found)}")
+    for fellow in found.best:
         with st.container(border=True):
-            st.markdown(f"**{fellow.score:.3f}**  {plain(fellow.study.case_id)}")
-            theirs = {
-                f.finding: int(f.verdict == "present")
-                for f in fellow.study.findings
-                if f.region == region and f.verdict != "undecided"
-            }
-            for line in likeness(study, region, theirs):
-                st.text(line)
-            drawn = st.session_state.get("beside") == (study.case_id, fellow.study.case_id, region)
-            st.button(
-                "Close" if drawn else "Side by side",
-                key=f"beside_{fellow.study.case_id}",
-                on_click=_beside,
-                args=(None if drawn else (study.case_id, fellow.study.case_id, region),),
-            )
+            _fellow(study, vectors, region, fellow)
+
+
+def _left_out(found: Compared) -> str:
+    images = f" {found.same_images} with the same images left out." if found.same_images else ""
+    person = f" {found.same_patient} of the same patient left out." if found.same_patient else ""
+    unknown = " They may be other studies of the same patient: this result tells no patient number." if found.untold else ""
+    return images + person + unknown
+
+
+def _fellow(study: Study, vectors: Vectors, region: str, fellow: Fellow) -> None:
+    other = fellow.study
+    st.markdown(f"**{fellow.score:.3f}**  {plain(other.case_id)}")
+    decided = (f for f in other.findings if f.region == region and f.verdict != "undecided")
+    for line in likeness(study, region, {f.finding: int(f.verdict == "present") for f in decided}):
+        st.text(line)
+    st.caption(contributions(cosines(vectors.by_region, fellow.vectors.by_region)))
+    drawn = st.session_state.get("beside") == (study.case_id, other.case_id, region)
+    buttons = st.container(horizontal=True, gap="xsmall")
+    buttons.button(
+        "Close" if drawn else "Side by side",
+        key=f"beside_{other.case_id}",
+        on_click=_beside,
+        args=(None if drawn else (study.case_id, other.case_id, region),),
+    )
+    with buttons:
+        show_where(study, vectors, region, other.case_id, fellow.vectors.by_region[region])
 
 
 def beside(study: Study) -> tuple[Study, str] | None:

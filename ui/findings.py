@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import streamlit as st
 
+from .focus import look_at
 from .study import FindingRecord, Study, ranked
 from .wording import BADGES, finding_name, plain, reason_lines, score_text, spoken
 
@@ -44,7 +45,7 @@ def _row(finding: FindingRecord, *, chosen: bool) -> None:
         key=f"finding_{finding.key}",
         type="primary" if chosen else "tertiary",
         width="stretch",
-        on_click=_focus,
+        on_click=look_at,
         args=(finding.key,),
     )
     number, _, word = score_text(finding).partition(" ")
@@ -53,8 +54,3 @@ def _row(finding: FindingRecord, *, chosen: bool) -> None:
     if finding.verdict == "undecided":
         for line in reason_lines(finding.reasons) or ["No reason was recorded."]:
             st.caption(plain(line))
-
-
-def _focus(key: str) -> None:
-    st.session_state["finding"] = key
-    st.session_state["jumps"] = st.session_state.get("jumps", 0) + 1

@@ -7,7 +7,7 @@ import streamlit as st
 from medvl.errors import ConfigError
 from medvl.records import RESEARCH_USE
 
-from . import admin, fellows, plain_images, signing, volume_view, watching, worklist
+from . import admin, fellows, focus, plain_images, signing, volume_view, watching, worklist
 from .access import User
 from .details import show_details
 from .findings import choose_finding
@@ -62,9 +62,23 @@ def _study(study: Study, user: User) -> None:
         show_details(study, finding, user)
     _note(study, finding, user)
     with images:
+        shown = _asked_map(study) or finding
         other = None if st.session_state.get("plain") else fellows.beside(study)
-        if other is None or not _pair(study, finding, *other):
-            _images(study, finding)
+        if other is not None:
+            watching.looked(other[0].case_id, user, "view opened", beside=study.case_id)
+        if other is None or not _pair(study, shown, *other):
+            _images(study, shown)
+
+
+def _asked_map(study: Study) -> FindingRecord | None:
+    """The map that has the image in place of the finding in focus, with a line that says so."""
+    asked = focus.asked_map(study)
+    if asked is None:
+        return None
+    told, back = st.columns([4, 1], vertical_alignment="center")
+    told.markdown(f":orange-badge[map of] {plain(asked[1])}")
+    back.button("Back to the finding", key="hide_map", type="tertiary", on_click=focus.hide_map)
+    return asked[0]
 
 
 def _note(study: Study, finding: FindingRecord | None, user: User) -> None:

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import streamlit as st
+from numpy.typing import NDArray
 
 from medvl.errors import MedvlError
+from medvl.review.record import Who
 
+from . import watching
 from .charts import observed
 from .embeddings import Vectors, read_vectors
 from .extras import extras
-from .fellows import show_fellows
-from .likeness import likeness
+from .fellows import patient_of, show_fellows
+from .likeness import contributions, likeness, show_note, show_where
 from .station import station
 from .study import FindingRecord, Study
 from .wording import plain, reason_lines, spoken
 
 if TYPE_CHECKING:
-    from medvl.retrieval.entry import Entry
+    from medvl.retrieval.entry import Entry, Hit
     from medvl.retrieval.outside import Neighbours
     from medvl.retrieval.store import Index
 
@@ -27,7 +31,14 @@ SHOWN, FOLLOWED = 6, (20, 50, 100)
 _LONGEST = 1500
 
 
-def show_similar(study: Study, finding: FindingRecord | None) -> None:
+class Alike(NamedTuple):
+    """A region of another case: its cosine with this study's, and its unit vector (E,)."""
+
+    cosine: float
+    vector: NDArray[np.float64]
+
+
+def show_similar(study: Study, finding: FindingRecord | None, who: Who | None = None) -> None:
     """Draw the pane, or say what is missing for it."""
     try:
         vectors = read_vectors(station().root, study.case_id)
@@ -39,6 +50,9 @@ def show_similar(study: Study, finding: FindingRecord | None) -> None:
     region = st.selectbox(
         "Region", regions, index=first, format_func=spoken, key=f"similar_{study.case_id}_{finding and finding.key}"
     )
+    if who is not None:
+        watching.looked(study.case_id, who, "similar cases viewed", region=region)
+    show_note()
     doubts = [line for r in study.regions if r.name == region for line in reason_lines(r.reasons)]
     for line in doubts:
         st.warning(plain(line))
@@ -59,16 +73,20 @@ def _show_index(study: Study, vectors: Vectors, region: str) -> None:
     try:
         with st.spinner("Comparing with the index"):
             index = extras().opened_index
-            found = None if index is None else nearest(index, vectors, region, gone, max(FOLLOWED))
+            if index is None:
+                return
+            mine = same_patient(index, study)
+            found = nearest(index, vectors, region, [*mine, *gone], max(FOLLOWED))
+            alike = regions_alike(index, vectors, found.hits[:SHOWN])
     except MedvlError as error:
         st.warning(plain(str(error)))
         return
-    if found is None or not found.hits:
+    if not found.hits:
         st.info(f"The index holds no case of the {spoken(region)} of another patient.")
         return
-    st.caption(plain(_excluded(found, gone)))
+    st.caption(plain(_excluded(study, found, mine, gone)))
     for hit in found.hits[:SHOWN]:
-        _neighbour(study, region, hit.entry, hit.score, gone)
+        _neighbour(study, vectors, region, hit, alike[hit.entry.id], gone)
     if any(hit.entry.report for hit in found.hits[:SHOWN]) and not extras().may_show_text():
         st.caption("Reports are withheld: they are shown to reviewers of a viewer that was started with --show-text.")
     _outcomes([hit.entry for hit in found.hits])
@@ -90,16 +108,48 @@ def nearest(index: Index, vectors: Vectors, region: str, gone: list[str], k: int
     return neighbours_of(index, vector, k, where=[Condition("region", "=", (region,))], without=gone)
 
 
-def _excluded(found: Neighbours, gone: list[str]) -> str:
+def same_patient(index: Index, study: Study) -> list[str]:
+    """Patients of the index whose number has the hash that this result keeps; none where the result keeps none."""
+    from medvl.data.identity import folder_key, patient_id
+
+    told, key_file = patient_of(study), station().root / "key"
+    if told is None or not key_file.is_file():
+        return []
+    key = folder_key(key_file)
+    with index.reading() as view:
+        return [number for number in view.columns.text("patient")[1] if patient_id(key, number) == told]
+
+
+def regions_alike(index: Index, vectors: Vectors, hits: Sequence[Hit]) -> dict[str, dict[str, Alike]]:
+    """By case found: cosine and vector (E,) of every region of that study that the index also holds."""
+    with index.reading() as view:
+        images = view.matrices["image"]
+        out: dict[str, dict[str, Alike]] = {}
+        for hit in hits:
+            own = [int(row) for row in view.rows_where("patient", hit.entry.patient)] if hit.entry.patient else []
+            found: dict[str, Alike] = {}
+            for row, entry in view.entries(own or [view.row_of(hit.entry.id)]).items():
+                vector = images.rows(np.array([row]))[0].astype(np.float64)
+                if entry.study == hit.entry.study and entry.region in vectors.by_region and vector.any():
+                    unit = vector / np.linalg.norm(vector)
+                    found[entry.region] = Alike(float(vectors.by_region[entry.region] @ unit), unit)
+            out[hit.entry.id] = dict(sorted(found.items(), key=lambda pair: -pair[1].cosine))
+    return out
+
+
+def _excluded(study: Study, found: Neighbours, mine: list[str], gone: list[str]) -> str:
     told = [f"{found.n_searched} cases of other patients compared, all exactly; similarity is a cosine, no probability."]
     if found.same:
         told.append("One patient with the same images was left out." if len(found.same) == 1 else "Same images were left out.")
-    else:
-        told.append("Results hold no patient number: mark a case below if it is the same patient.")
+    if mine:
+        told.append("This patient's other cases were left out, by the patient number.")
+    elif patient_of(study) is None and not found.same:
+        told.append("This result tells no patient number: mark a case below if it is the same patient.")
     return " ".join([*told, *([f"{len(gone)} left out by you."] if gone else [])])
 
 
-def _neighbour(study: Study, region: str, entry: Entry, score: float, gone: list[str]) -> None:
+def _neighbour(study: Study, vectors: Vectors, region: str, hit: Hit, alike: Mapping[str, Alike], gone: list[str]) -> None:
+    entry = hit.entry
     with st.container(border=True):
         known = [
             spoken(entry.region),
@@ -108,17 +158,22 @@ def _neighbour(study: Study, region: str, entry: Entry, score: float, gone: list
             entry.phase,
         ]
         st.markdown(
-            f"**{score:.3f}**  {plain(entry.patient or entry.id)} :small[:gray[{plain(', '.join(k for k in known if k))}]]"
+            f"**{hit.score:.3f}**  {plain(entry.patient or entry.id)} :small[:gray[{plain(', '.join(k for k in known if k))}]]"
         )
         for line in likeness(study, region, entry.findings):
             st.text(line)
+        st.caption(contributions({name: each.cosine for name, each in alike.items()}))
         if told := outcome_text(entry):
             st.caption(told)
         if entry.report and extras().may_show_text():
             with st.expander("Report"):
                 st.text(entry.report[:_LONGEST])
+        buttons = st.container(horizontal=True, gap="xsmall")
+        if region in alike:
+            with buttons:
+                show_where(study, vectors, region, entry.patient or entry.id, alike[region].vector)
         if entry.patient:
-            st.button(
+            buttons.button(
                 "Same patient", key=f"same_{entry.id}", on_click=gone.append, args=(entry.patient,), help="Leave this patient out"
             )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -11,12 +12,15 @@ from typing import Any
 
 from itsdangerous import BadData, URLSafeTimedSerializer
 
+from medvl.errors import InputError
+
 from .read_ahead import ReadAhead
 from .results import study_file
 from .volumes import Picture, PictureCache, read_heatmap, read_image
 
 TOKEN_SECONDS = 15 * 60
 IMAGE = "image"
+MADE, MADE_HELD = "made/", 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,11 +31,13 @@ class Station:
         root: the results folder.
         secret: key that signs image links; new in every process, so that no link outlives it.
         pictures: images and heat maps in memory.
+        made: the last maps that were made for a page and lie in no file, by name.
     """
 
     root: Path
     secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     pictures: PictureCache = field(default_factory=PictureCache, repr=False)
+    made: OrderedDict[str, Picture] = field(default_factory=OrderedDict, repr=False)
 
     @cached_property
     def ahead(self) -> ReadAhead:
@@ -44,10 +50,22 @@ class Station:
         Raises:
             InputError: it is missing or unreadable; the message is for the page.
         """
+        if name.startswith(MADE):
+            if (found := self.made.get(name)) is None:
+                raise InputError("map_gone", "This map is no longer kept. Ask again to see it.")
+            return found
         key = (case_id, name, self.version(case_id, name))
         if name == IMAGE:
             return self.pictures.get(key, lambda: read_image(self.root, case_id))
         return self.pictures.get(key, lambda: read_heatmap(self.root, case_id, name))
+
+    def keep(self, picture: Picture) -> str:
+        """Keep a map for the pages of this process; a name that nobody can guess, for `picture`."""
+        name = f"{MADE}{secrets.token_hex(8)}"
+        self.made[name] = picture
+        while len(self.made) > MADE_HELD:
+            self.made.popitem(last=False)
+        return name
 
     def version(self, case_id: str, name: str) -> str:
         """Changes when the picture's file in the results folder is written anew; ``"0"`` when there is none.

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 FORMAT = "medvl.findings/1"
 Point = tuple[float, float, float]
+Row = tuple[float, float, float, float]
 Status = Literal["done", "skipped", "failed", "unreadable", "waiting", "quarantined"]  # the last two are the ledger's
 Verdict = Literal["present", "absent", "undecided"]
 
@@ -34,9 +35,10 @@ class BundleRecord(_Record):
 
 
 class SeriesRecord(_Record):
-    """The series that was used, or why none could be."""
+    """The series that was used, or why none could be; `patient` is a keyed hash that older results lack."""
 
     key: str = ""
+    patient: str | None = None
     modality: str = ""
     facts: dict[str, str | float | bool | list[str] | None] = {}
     verdict: str = ""
@@ -64,6 +66,7 @@ class RegionRecord(_Record):
     source: str = ""
     covered: float | None = None
     shape_dhw: tuple[int, int, int] | None = None
+    affine_lps: tuple[Row, Row, Row, Row] | None = None
     reasons: tuple[ReasonRecord, ...] = ()
     ood: OodRecord | None = None
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import streamlit as st
 from sqlalchemy.exc import DatabaseError
 
-from medvl.errors import MedvlError
+from medvl.errors import ConfigError, MedvlError
 from medvl.review.record import MAY_DECIDE, Who
 
-from .reviews import reviews
+from .reviews import note, reviews
 from .station import station
 from .study import FindingRecord, Study
 from .transport import STATIC
+from .wording import plain
 
 EVERY_S = 10  # between reports of reading time
 _SLACK_S = 2.0
@@ -25,6 +28,39 @@ _clock = st.components.v2.component(
 )
 
 
+def once(case_id: str, who: Who, what: str, **detail: str) -> None:
+    """Note in the audit log that somebody looked at something, once a session.
+
+    Raises:
+        ConfigError: there is no log to write to.
+    """
+    seen: set[tuple[str, ...]] = st.session_state.setdefault("watched", set())
+    mark = (case_id, what, *(f"{name}={value}" for name, value in sorted(detail.items())))
+    if mark not in seen:
+        note(station().root, who, what, case_id, **detail)
+        seen.add(mark)
+
+
+def looked(case_id: str, who: Who, what: str, **detail: str) -> None:
+    """The same; a folder that takes no log is read all the same, and said so."""
+    with _said():
+        once(case_id, who, what, **detail)
+
+
+def did(case_id: str, who: Who, what: str, **detail: str) -> None:
+    """As `looked`, noted every time."""
+    with _said():
+        note(station().root, who, what, case_id, **detail)
+
+
+@contextmanager
+def _said() -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as error:
+        st.caption(plain(f"What is looked at cannot be logged here: {error}"))
+
+
 def watch(study: Study, finding: FindingRecord | None, who: Who) -> None:
     """Note in the audit log what is on the page, each once a session, and start the clock of those who may decide.
 
@@ -32,16 +68,15 @@ def watch(study: Study, finding: FindingRecord | None, who: Who) -> None:
         ConfigError: there is no log to write to.
     """
     desk = reviews(station().root)
-    seen: set[tuple[str, str]] = st.session_state.setdefault("watched", set())
+    seen: set[tuple[str, ...]] = st.session_state.setdefault("watched", set())
     if (study.case_id, "") not in seen:
         try:
             desk.opened(study.case_id, who)
         except MedvlError:  # a record that cannot be read was looked at all the same
             desk.log(who, "view opened", study.case_id)
         seen.add((study.case_id, ""))
-    if finding is not None and (study.case_id, finding.key) not in seen:
-        desk.log(who, "finding viewed", study.case_id, item=finding.key)
-        seen.add((study.case_id, finding.key))
+    if finding is not None:
+        once(study.case_id, who, "finding viewed", item=finding.key)
     if study.status == "done" and who.role in MAY_DECIDE:
         _count(study.case_id, who)
 

@@ -178,7 +178,7 @@ def open_study(case_id: str) -> None:
     """Have the page show this study."""
     st.session_state["case"] = case_id
     st.session_state["table_open"] = False
-    for name in ("finding", "page", "administration_open"):
+    for name in ("finding", "page", "administration_open", "asked_map"):
         st.session_state.pop(name, None)
 
 

@@ -208,7 +208,8 @@ def _found(study: Study, path: Path, key: bytes) -> dict[str, Any]:
     record = series_record(first, key)
     frames = first.series.frames if first.series is not None else ()
     sizes = sorted({f.item: f.item.size for f in frames}.values()) or [where.stat().st_size]
-    told = hashlib.sha256(repr((record, sizes)).encode()).hexdigest()
+    images = {name: value for name, value in record.items() if name != "patient"}  # results of before told no patient
+    told = hashlib.sha256(repr((images, sizes)).encode()).hexdigest()
     return {**found, "source": _place(first, where), "series": record, "fingerprint": told}
 
 

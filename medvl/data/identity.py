@@ -6,8 +6,11 @@ import contextlib
 import hashlib
 import hmac
 import os
+import re
 import secrets
 from pathlib import Path
+
+_NOBODY = re.compile(r"[0\W_]*|anon(ymous|ymi[sz]ed)?|unknown|none|n/?a|no ?id|patient|test", re.IGNORECASE)
 
 
 def folder_key(path: Path) -> bytes:
@@ -26,3 +29,9 @@ def folder_key(path: Path) -> bytes:
 def keyed_id(key: bytes, text: str) -> str:
     """12 hex digits: the same for a text under a key, and not to be worked out without it."""
     return hmac.new(key, text.encode(), hashlib.sha256).hexdigest()[:12]
+
+
+def patient_id(key: bytes, number: str) -> str | None:
+    """12 hex digits that stand for a patient number under a key; None for one that many patients may share, such as anonymous."""
+    told = number.strip()
+    return None if _NOBODY.fullmatch(told) else keyed_id(key, f"patient {told}")

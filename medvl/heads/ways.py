@@ -83,13 +83,16 @@ class Towers(Answering):
             self._directions[region] = torch.stack(rows) if rows else torch.zeros(0, answers.shape[1])
         return answers @ self._directions[region].T
 
-    @torch.no_grad()
     def heats(self, findings: Sequence[Finding], region: str, encoded: Encoded, kind: int) -> Tensor:
         """Contributions of each place to the margins: over the grid they add up to them, but for a constant."""
+        return self.shares(torch.stack([self.direction(finding, region) for finding in findings]), encoded, kind)
+
+    @torch.no_grad()
+    def shares(self, directions: Tensor, encoded: Encoded, kind: int) -> Tensor:
+        """(B, F, d, h, w) of each place in the products of the embeddings with directions (F, E), but for a constant."""
         self.system.eval()
-        directions = torch.stack([self.direction(finding, region) for finding in findings]).to(self.device)
         kinds = torch.full((len(encoded.tokens),), kind, device=self.device)
-        return self.system.clip.contributions_of(encoded, kinds, directions)[1].float().cpu()
+        return self.system.clip.contributions_of(encoded, kinds, directions.to(self.device))[1].float().cpu()
 
     @torch.no_grad()
     def embed_texts(self, texts: Sequence[str]) -> Tensor:

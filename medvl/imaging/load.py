@@ -1,4 +1,4 @@
-"""One entry for all inputs: DICOM folder, file or zip archive, NIfTI, or a dataset's volume, as studies of series with a verdict."""
+"""One entry for every input: DICOM folder, file or archive, NIfTI, or volume of a dataset, as series with a verdict each."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from medvl.dicom import header as dcm
 from medvl.dicom import read as dicom_read
 from medvl.dicom.choose import Want, choose
 from medvl.dicom.scan import scan, short_hash
@@ -55,6 +56,11 @@ class Entry:
     def names(self) -> tuple[str, ...]:
         """The files of its images as their source calls them; may hold identifiers, never log them."""
         return tuple(dict.fromkeys(f.item.name for f in self.series.frames)) if self.series else ()
+
+    @property
+    def patient_number(self) -> str:
+        """As the header gives it, empty where it does not; an identifier: never log it, keep only hashes of it."""
+        return dcm.text(self.series.frames[0].tags, 0x00100020) if self.series and self.series.frames else ""
 
     def read(self) -> Volume:
         """The volume in HU.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from medvl import __version__
-from medvl.data.identity import folder_key, keyed_id
+from medvl.data.identity import folder_key, keyed_id, patient_id
 from medvl.files import replace_text, settle, whole
 from medvl.imaging.load import Entry
 from medvl.imaging.nifti import write_nifti
@@ -165,10 +165,11 @@ def _into_place(part: Path, folder: Path) -> None:
 
 
 def series_record(entry: Entry, key: bytes) -> dict[str, Any]:
-    """What is told of the series used: plain values, no identifiers; its own key only as a hash keyed by `key`."""
+    """What is told of the series used: plain values, no identifiers; its key and the patient only as hashes keyed by `key`."""
     grid = entry.geometry
     return {
         "key": keyed_id(key, entry.key),
+        "patient": patient_id(key, entry.patient_number),
         "modality": entry.modality,
         "n_files": entry.n_files,
         "verdict": entry.verdict,

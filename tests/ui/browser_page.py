@@ -1,13 +1,14 @@
 """What every browser test shares: a viewer process of its own, and what a reader does and sees in the image pane."""
 
+import inspect
 import re
 import shutil
 import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,18 @@ def serving(results: Path, log: Path, *, server: Path | None = None, door: Door 
             process.terminate()
             process.wait(20)
     assert "Traceback" not in log.read_text()
+
+
+def settles(told: Callable[[], object], seconds: float = 10.0) -> None:
+    """Fails unless `told` comes true within some seconds; what cannot be read yet (null) is not yet true."""
+    end = time.monotonic() + seconds
+    while True:
+        with suppress(TypeError):
+            if told():
+                return
+        if time.monotonic() > end:
+            pytest.fail(f"not so after {seconds:g} s: {inspect.getsource(told).strip()}")
+        time.sleep(0.05)
 
 
 def _wait(address: str) -> None:

@@ -1,7 +1,7 @@
 """The page in a real headless Chromium, on results made by code."""
 
 import pytest
-from browser_page import BRIGHT, COLOURED, READY, mm, opened, plane, position, wheel
+from browser_page import BRIGHT, COLOURED, READY, mm, opened, plane, position, settles, wheel
 from results_folder import DONE, MARKER_DHW, SECOND_DHW, grid
 
 pytestmark = pytest.mark.browser
@@ -27,11 +27,11 @@ def test_the_patients_right_is_on_the_screens_left(tab, url: str) -> None:
 def test_opens_at_the_top_findings_peak_with_its_evidence(tab, url: str) -> None:
     opened(tab, url)
     x, y, z = grid().to_lps(MARKER_DHW)
-    assert position(tab, "axial") == mm(z, "S", "I")
-    assert position(tab, "coronal") == mm(y, "P", "A")
-    assert position(tab, "sagittal") == mm(x, "L", "R")
-    assert "1000 HU" in tab.locator(".status").inner_text()
-    assert plane(tab, "axial").locator("canvas").evaluate(COLOURED) < 0.4
+    settles(lambda: position(tab, "axial") == mm(z, "S", "I"))
+    settles(lambda: position(tab, "coronal") == mm(y, "P", "A"))
+    settles(lambda: position(tab, "sagittal") == mm(x, "L", "R"))
+    settles(lambda: "1000 HU" in tab.locator(".status").inner_text())
+    settles(lambda: plane(tab, "axial").locator("canvas").evaluate(COLOURED) < 0.4)
 
 
 def test_the_wheel_scrolls_without_the_server(tab, url: str) -> None:
@@ -41,11 +41,11 @@ def test_the_wheel_scrolls_without_the_server(tab, url: str) -> None:
     tab.on("websocket", lambda socket: asked.append(socket.url))
     before = grid().to_lps(MARKER_DHW)
     wheel(tab, "axial", 5)
-    assert position(tab, "axial") == mm(before[2] - 15.0, "S", "I")  # five slices of 3 mm towards the feet
+    settles(lambda: position(tab, "axial") == mm(before[2] - 15.0, "S", "I"))  # five slices of 3 mm towards the feet
     wheel(tab, "sagittal", -4)
-    assert position(tab, "sagittal") == mm(before[0] - 4.4, "L", "R")
+    settles(lambda: position(tab, "sagittal") == mm(before[0] - 4.4, "L", "R"))
     wheel(tab, "axial", 100)
-    assert plane(tab, "axial").locator(".title").inner_text() == "Axial 1 / 40"
+    settles(lambda: plane(tab, "axial").locator(".title").inner_text() == "Axial 1 / 40")
     assert asked == []
 
 
@@ -68,7 +68,7 @@ def test_the_window_changes_by_button_key_and_drag(tab, url: str) -> None:
     tab.mouse.move(middle[0] + 50, middle[1] - 30)
     tab.mouse.up(button="right")
     sync_api.expect(shown).to_have_text("W 1900 L 340", timeout=10_000)
-    assert position(tab, "axial") == mm(grid().to_lps(MARKER_DHW)[2], "S", "I")
+    settles(lambda: position(tab, "axial") == mm(grid().to_lps(MARKER_DHW)[2], "S", "I"))
 
 
 def test_a_click_in_one_plane_moves_the_others(tab, url: str) -> None:
@@ -90,11 +90,11 @@ def test_a_finding_brings_its_evidence_and_its_place(tab, url: str) -> None:
     tab.get_by_role("button", name="Stone").click()
     x, y, z = grid().to_lps(SECOND_DHW)
     sync_api.expect(plane(tab, "axial").locator(".position")).to_have_text(mm(z, "S", "I"))
-    assert position(tab, "coronal") == mm(y, "P", "A")
-    assert position(tab, "sagittal") == mm(x, "L", "R")
+    settles(lambda: position(tab, "coronal") == mm(y, "P", "A"))
+    settles(lambda: position(tab, "sagittal") == mm(x, "L", "R"))
     tab.wait_for_selector(READY)
     tab.wait_for_timeout(300)
-    assert plane(tab, "axial").locator("canvas").evaluate(COLOURED) > 0.6
+    settles(lambda: plane(tab, "axial").locator("canvas").evaluate(COLOURED) > 0.6)
     sync_api.expect(tab.get_by_text("There is a stone.")).to_be_visible()
     wheel(tab, "axial", 3)
     tab.get_by_role("button", name="Stone").click()  # a second click leads there again
@@ -123,7 +123,7 @@ def test_texts_from_files_do_not_run(tab, url: str) -> None:
     assert tab.title() != "owned"
     assert tab.locator("img[src='x']").count() == 0
     sync_api.expect(tab.get_by_label("Evidence", exact=True)).to_be_hidden()  # there is no map to show
-    assert "<script>" in tab.get_by_test_id("stMain").inner_text()
+    settles(lambda: "<script>" in tab.get_by_test_id("stMain").inner_text())
 
 
 def test_each_study_keeps_its_own_images(tab, url: str) -> None:
@@ -133,7 +133,7 @@ def test_each_study_keeps_its_own_images(tab, url: str) -> None:
     assert tab.locator(".plane").count() == 0
     tab.get_by_role("button", name=DONE).click()
     tab.wait_for_selector(READY)
-    assert "1000 HU" in tab.locator(".status").inner_text()
+    settles(lambda: "1000 HU" in tab.locator(".status").inner_text())
 
 
 def test_an_expired_link_is_renewed_once(browser, url: str) -> None:

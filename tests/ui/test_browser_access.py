@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from browser_page import READY, serving, watched
+from browser_page import READY, serving, settles, watched
 from results_folder import DONE, finding, study_json, write_results, write_study
 
 from medvl.review.desk import Reviews
@@ -134,7 +134,7 @@ def test_keys_go_through_the_worklist(tab, shared_url: str) -> None:
     box = tab.get_by_label("Search")
     box.click()
     tab.keyboard.type("nnp")  # typing is not steering
-    assert box.input_value() == "nnp"
+    settles(lambda: box.input_value() == "nnp")
     sync_api.expect(tab.get_by_role("heading", name=DONE)).to_be_visible()
     assert "?" not in tab.url
     assert DONE not in tab.url

@@ -34,7 +34,7 @@ def pair_url(browser, tmp_path: Path) -> Iterator[str]:
 def test_a_similar_study_is_laid_beside(pair_url: str, tab) -> None:
     opened(tab, pair_url)
     tab.get_by_role("tab", name="Similar").click()
-    sync_api.expect(tab.get_by_text("1 studies compared.")).to_be_visible()
+    sync_api.expect(tab.get_by_text("1 study compared.")).to_be_visible()
     sync_api.expect(tab.get_by_text("In both: Renal mass")).to_be_visible()
     tab.get_by_role("button", name="Side by side").click()
     sync_api.expect(tab.locator(".pane")).to_have_count(2)

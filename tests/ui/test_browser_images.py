@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser_page import COLOURED, mm, opened, plane, serving, wheel
+from browser_page import COLOURED, mm, opened, plane, serving, settles, wheel
 from results_folder import MARKER_DHW, finding, grid, heatmap_of, image_hu, save_nifti, study_json
 
 from medvl.geometry import Geometry
@@ -48,7 +48,7 @@ def test_a_distance_is_millimetres_in_the_patient(tab, url: str) -> None:
     a, b = (MARKER_DHW[0], 12, 10), (MARKER_DHW[0], 40, 38)
     drag(tab, pixel_of(tab, "axial", a), pixel_of(tab, "axial", b))
     expected = np.linalg.norm(grid().to_lps(a) - grid().to_lps(b))
-    assert measured(tab) == [pytest.approx(expected, abs=0.4)]  # one screen pixel is 0.2 mm here
+    settles(lambda: measured(tab) == [pytest.approx(expected, abs=0.4)])  # one screen pixel is 0.2 mm here
     c, d = (10, MARKER_DHW[1], 30), (35, MARKER_DHW[1], 30)
     drag(tab, pixel_of(tab, "coronal", c), pixel_of(tab, "coronal", d))
     assert measured(tab)[1] == pytest.approx(75.0, abs=0.7)
@@ -63,9 +63,9 @@ def test_lines_stay_on_their_slice_until_deleted(tab, url: str) -> None:
     z = MARKER_DHW[0]
     drag(tab, pixel_of(tab, "axial", (z, 12, 10)), pixel_of(tab, "axial", (z, 12, 30)))
     drag(tab, pixel_of(tab, "axial", (z, 45, 10)), pixel_of(tab, "axial", (z, 45, 20)))
-    assert measured(tab) == pytest.approx([22.0, 11.0], abs=0.4)
+    settles(lambda: measured(tab) == pytest.approx([22.0, 11.0], abs=0.4))
     wheel(tab, "axial", 2)
-    assert "measured" not in tab.locator(".status").inner_text()
+    settles(lambda: "measured" not in tab.locator(".status").inner_text())
     wheel(tab, "axial", -2)
     assert len(measured(tab)) == 2
     tab.get_by_role("button", name="c0hostile").click()  # another study and back
@@ -74,7 +74,7 @@ def test_lines_stay_on_their_slice_until_deleted(tab, url: str) -> None:
     sync_api.expect(tab.locator(".status")).to_contain_text("measured here 2", timeout=20_000)
     plane(tab, "axial").locator("canvas").press("Delete")
     tab.wait_for_timeout(100)
-    assert measured(tab) == pytest.approx([22.0], abs=0.4)
+    settles(lambda: measured(tab) == pytest.approx([22.0], abs=0.4))
     tab.get_by_role("button", name="Delete line").click()
     sync_api.expect(tab.get_by_role("button", name="Delete line")).to_be_hidden()
 
@@ -94,11 +94,11 @@ def test_a_slab_shows_the_brightest_and_says_its_true_thickness(tab, url: str) -
 
     single = level()
     tab.get_by_label("Slab", exact=True).select_option("MIP 10 mm")
-    assert title.inner_text().endswith("MIP 9.0 mm")  # three slices of 3 mm
+    settles(lambda: title.inner_text().endswith("MIP 9.0 mm"))  # three slices of 3 mm
     assert level() == single  # one slice is still missing
     tab.get_by_label("Slab", exact=True).select_option("MIP 20 mm")
-    assert title.inner_text().endswith("MIP 21.0 mm")
-    assert level() > 250
+    settles(lambda: title.inner_text().endswith("MIP 21.0 mm"))
+    settles(lambda: level() > 250)
     tab.get_by_label("Slab", exact=True).select_option("Average 10 mm")
     assert level() == pytest.approx(single, abs=2)
     tab.get_by_label("Slab", exact=True).select_option("MinIP 10 mm")
@@ -159,7 +159,7 @@ def test_inversion_cursor_and_reset(tab, url: str) -> None:
     canvas.press("r")
     sync_api.expect(tab.locator(".window")).to_have_text("W 400 L 40", timeout=10_000)
     tab.wait_for_timeout(150)
-    assert tab.evaluate(LEVEL, corner) == before
+    settles(lambda: tab.evaluate(LEVEL, corner) == before)
     canvas.press("?")
     sync_api.expect(tab.get_by_text("black and white")).to_be_visible()
     canvas.press("Escape")
@@ -197,18 +197,18 @@ def test_two_studies_scroll_together_in_millimetres(tab, pair: str) -> None:
         return [pane.locator(".axial .position").inner_text() for pane in (left, right)]
 
     z, other = grid().to_lps(MARKER_DHW)[2], OTHER.to_lps(OTHER_PEAK)[2]
-    assert slices() == [mm(z, "S", "I"), mm(other, "S", "I")]
-    assert left.locator(".axial canvas").evaluate(COLOURED) is not None
+    settles(lambda: slices() == [mm(z, "S", "I"), mm(other, "S", "I")])
+    settles(lambda: left.locator(".axial canvas").evaluate(COLOURED) is not None)
     left.locator(".axial").hover()
     for _ in range(5):
         tab.mouse.wheel(0, 120)
-    assert slices() == [mm(z - 15, "S", "I"), mm(other - 15, "S", "I")]  # five slices of 3 mm are three of 5 mm
+    settles(lambda: slices() == [mm(z - 15, "S", "I"), mm(other - 15, "S", "I")])  # five slices of 3 mm are three of 5 mm
     right.locator(".axial").hover()
     tab.mouse.wheel(0, -120)
-    assert slices() == [mm(z - 9, "S", "I"), mm(other - 10, "S", "I")]  # the nearest slice: 10 mm back is 3.3 slices
+    settles(lambda: slices() == [mm(z - 9, "S", "I"), mm(other - 10, "S", "I")])  # the nearest slice: 10 mm back is 3.3 slices
     left.get_by_role("button", name="Lung").click()
     sync_api.expect(right.locator(".window")).to_have_text("W 1500 L -600", timeout=10_000)
-    assert "<b>" in left.locator(".heading").inner_text()  # a title is text
+    settles(lambda: "<b>" in left.locator(".heading").inner_text())  # a title is text
 
 
 def test_unlinked_studies_can_be_lined_up_by_hand(tab, pair: str) -> None:
@@ -216,18 +216,18 @@ def test_unlinked_studies_can_be_lined_up_by_hand(tab, pair: str) -> None:
     sync_api.expect(tab.locator('.pane[data-ready="true"]')).to_have_count(2, timeout=30_000)
     left, right = (tab.locator(".pane").nth(k) for k in (0, 1))
 
-    def scrolled(pane, notches: int) -> tuple[str, str]:
+    def scrolls(pane, notches: int, *positions: str) -> None:
         pane.locator(".axial").hover()
         for _ in range(abs(notches)):
             tab.mouse.wheel(0, 120 if notches > 0 else -120)
-        tab.wait_for_timeout(200)
-        return tuple(each.locator(".axial .position").inner_text() for each in (left, right))
+        for each, told in zip((left, right), positions, strict=True):
+            sync_api.expect(each.locator(".axial .position")).to_have_text(told)
 
     z, other = grid().to_lps(MARKER_DHW)[2], OTHER.to_lps(OTHER_PEAK)[2]
     left.get_by_role("button", name="Linked").click()
-    assert right.get_by_role("button", name="Linked").get_attribute("aria-pressed") == "false"
-    assert scrolled(right, 2) == (mm(z, "S", "I"), mm(other - 10, "S", "I"))
+    sync_api.expect(right.get_by_role("button", name="Linked")).to_have_attribute("aria-pressed", "false")
+    scrolls(right, 2, mm(z, "S", "I"), mm(other - 10, "S", "I"))
     right.get_by_role("button", name="Linked").click()
-    assert scrolled(left, 5) == (mm(z - 15, "S", "I"), mm(other - 25, "S", "I"))
+    scrolls(left, 5, mm(z - 15, "S", "I"), mm(other - 25, "S", "I"))
     left.locator(".axial canvas").dblclick()
-    assert right.locator(".coronal canvas").is_visible()
+    settles(lambda: right.locator(".coronal canvas").is_visible())

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser_page import COLOURED, READY, mm, plane, position, serving, watched, wheel
+from browser_page import COLOURED, READY, mm, plane, position, serving, settles, watched, wheel
 from results_folder import finding, save_nifti, study_json, write_results
 
 from medvl.geometry import Geometry
@@ -51,16 +51,16 @@ def test_a_real_study_from_worklist_to_evidence(browser, shared_data: Path, tmp_
         tab.get_by_role("button", name=CASE).first.click()
         sync_api.expect(plane(tab, "axial").locator(".title")).to_contain_text(f"/ {d}", timeout=20_000)
         tab.wait_for_selector(READY)
-        assert position(tab, "axial") == mm(first[2], "S", "I")
+        settles(lambda: position(tab, "axial") == mm(first[2], "S", "I"))
         tab.wait_for_timeout(200)
-        assert plane(tab, "axial").locator("canvas").evaluate(COLOURED) < 0.5  # right is left
+        settles(lambda: plane(tab, "axial").locator("canvas").evaluate(COLOURED) < 0.5)  # right is left
         wheel(tab, "axial", 3)
-        assert position(tab, "axial") == mm(first[2] - 3 * shown.spacing_mm[0], "S", "I")
+        settles(lambda: position(tab, "axial") == mm(first[2] - 3 * shown.spacing_mm[0], "S", "I"))
         tab.get_by_role("button", name="Lung").click()
-        assert tab.locator(".window").inner_text().split() == ["W", "1500", "L", "-600"]
+        settles(lambda: tab.locator(".window").inner_text().split() == ["W", "1500", "L", "-600"])
         tab.get_by_role("button", name="Stone").first.click()
         sync_api.expect(plane(tab, "axial").locator(".position")).to_have_text(mm(second[2], "S", "I"))
         tab.wait_for_selector(READY)
         tab.wait_for_timeout(300)
-        assert plane(tab, "axial").locator("canvas").evaluate(COLOURED) > 0.5
-        assert "HU" in tab.locator(".status").inner_text()
+        settles(lambda: plane(tab, "axial").locator("canvas").evaluate(COLOURED) > 0.5)
+        settles(lambda: "HU" in tab.locator(".status").inner_text())

@@ -1,5 +1,7 @@
 """Similar cases, drafts and free prompts: what is shown of whom, and every refusal."""
 
+import hashlib
+import hmac
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from results_folder import finding, study_json, write_study
 from safetensors.numpy import save_file
 from tiny import Tiny
 
+from medvl.data.identity import folder_key
 from medvl.models.bundle import open_bundle
 from medvl.retrieval.entry import Entry, Space
 from medvl.retrieval.store import Index
@@ -85,9 +88,35 @@ def test_studies_of_this_folder_can_be_laid_beside(tmp_path: Path, monkeypatch) 
     copy = write_study(tmp_path, study_json("e3copy"))
     save_file({"kidney_left": unit(1)}, copy / "embeddings.safetensors", metadata=meta)
     at = pane(readings(tmp_path, monkeypatch), "Similar")
-    assert "1 studies compared. 1 with the same images left out." in said(at)
+    assert "1 study compared. 1 with the same images left out." in said(at)
     at.button(key=f"beside_{OTHER}").click().run()
     assert at.session_state["beside"] == (CASE, OTHER, "kidney_left")
+
+
+def test_studies_of_the_same_patient_are_left_out_by_the_keyed_number(tmp_path: Path, monkeypatch) -> None:
+    write_full(tmp_path, series={"key": "k", "modality": "CT", "patient": "0123456789ab"})
+    meta = {"model_sha256": SHA, "contract_hash": CONTRACT}
+    for name, patient in (("f1before", "0123456789ab"), ("f2stranger", "ba9876543210")):
+        folder = write_study(tmp_path, study_json(name, series={"key": "k", "modality": "CT", "patient": patient}))
+        vectors = {"kidney_left": near(12, 0.4), "kidney_right": unit(7)}
+        save_file(vectors, folder / "embeddings.safetensors", metadata=meta)
+    told = said(pane(readings(tmp_path, monkeypatch), "Similar"))
+    assert "1 study compared. 1 of the same patient left out." in told
+    assert "f2stranger" in told
+    assert "f1before" not in told
+    left, right = float(near(12, 0.4) @ unit(1)), float(unit(7) @ unit(2))
+    assert f"Whole case {(left + right) / 2:.3f} = left kidney {left / 2:+.3f}, right kidney {right / 2:+.3f}" in told
+
+
+def test_the_index_leaves_out_the_patient_whose_number_has_the_results_hash(tmp_path: Path, monkeypatch) -> None:
+    key = folder_key(tmp_path / "results" / "key")
+    number = hmac.new(key, b"patient P2", hashlib.sha256).hexdigest()[:12]
+    write_full(tmp_path / "results", series={"key": "k", "modality": "CT", "patient": number})
+    told = said(pane(readings(tmp_path / "results", monkeypatch, index=write_index(tmp_path / "index")), "Similar"))
+    assert "10 cases of other patients compared" in told
+    assert "This patient's other cases were left out, by the patient number." in told
+    assert "  P2" not in told
+    assert "  P1" in told
 
 
 def test_likeness_compares_decided_findings_only() -> None:
