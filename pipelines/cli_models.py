@@ -34,7 +34,13 @@ def _list_recipes(value: bool) -> None:
         raise typer.Exit
 
 
-@app.command(epilog=examples("medvl phantom --out cohort --n 20", "medvl phantom --out cohort --n 5 --format nifti --seed 11"))
+@app.command(
+    epilog=examples(
+        "medvl phantom --out cohort --n 20",
+        "medvl phantom --out cohort --n 5 --format nifti --seed 11",
+        "medvl phantom --out lakeside --n 300 --seed 5 --site lakeside --workers 2",
+    )
+)
 def phantom(
     out: OutOption,
     *,
@@ -45,12 +51,19 @@ def phantom(
     ] = None,
     start: Annotated[int, typer.Option(metavar="N", min=0, help="Number of the first patient.")] = 0,
     masks: Annotated[bool, typer.Option("--masks", help="Also write a NIfTI mask for each finding.")] = False,
+    site: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|YAML", help="The hospital: demo, lakeside, or a file. All but demo export a table of their own."
+        ),
+    ] = "demo",
+    workers: Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")] = 1,
 ) -> None:
     """Write a cohort of synthetic contrast CT studies with reports, outcomes and the truth beside them."""
     from . import phantom as verb
 
     chosen = tuple(dict.fromkeys(fmt.value for fmt in formats or [Format.dicom]))
-    verb.run(out, n=n, seed=seed, formats=chosen, start=start, masks=masks)
+    verb.run(out, n=n, seed=seed, formats=chosen, start=start, masks=masks, site=site, workers=workers)
 
 
 @app.command(

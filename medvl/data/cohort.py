@@ -23,6 +23,7 @@ from medvl.files import whole
 from medvl.geometry import Geometry
 from medvl.imaging.phantom.render import COVERAGE_Z_MM, RENDER_VERSION, region_centers, render
 from medvl.imaging.phantom.sample import PHASES, sample_patient
+from medvl.imaging.phantom.site import DEMO, Site, load_site
 from medvl.imaging.phantom.truth import Patient, Phase
 from medvl.imaging.phantom.write import report_of
 from medvl.imaging.preprocess import MIN_COVERED, Contract, RegionSpec
@@ -42,9 +43,10 @@ class PhantomCohort:
         seed, start, n: numbers `start` to `start + n` of `seed`.
         jitter_mm: spread of the crop centres, uniform.
         phases: scans a patient has, of the same anatomy: how many (the patient's own phase and others drawn at random), or which.
+        site: the hospital, by name or as a YAML file.
 
     Raises:
-        ConfigError: a phase is unknown or repeated, or there are fewer than one or more than there are phases.
+        ConfigError: there is no such site; a phase is unknown or repeated; there are fewer than one or more than there are.
     """
 
     seed: int
@@ -52,8 +54,10 @@ class PhantomCohort:
     n: int
     jitter_mm: float = JITTER_MM
     phases: int | tuple[Phase, ...] = 1
+    site: str = DEMO.name
 
     def __post_init__(self) -> None:
+        load_site(self.site)
         given = PHASES[: self.phases] if isinstance(self.phases, int) else self.phases
         wrong = len(given) != self.phases if isinstance(self.phases, int) else not set(given) <= set(PHASES)
         if wrong or not given or len(set(given)) < len(given):
@@ -66,8 +70,17 @@ class PhantomCohort:
 
     def key(self, contract: Contract) -> str:
         """Folder name that changes with the patients, the crops' placement, the input contract and the renderer."""
-        text = json.dumps([self.seed, self.start, self.n, self.jitter_mm, self.phases, contract.hash, RENDER_VERSION])
+        parts = [self.seed, self.start, self.n, self.jitter_mm, self.phases, contract.hash, RENDER_VERSION]
+        text = json.dumps(parts if self.site == DEMO.name else [*parts, load_site(self.site).digest])
         return "phantom-" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def facts(self) -> dict[str, Any]:
+        """What is written of it; the site only if it is not the demo site."""
+        return {name: value for name, value in vars(self).items() if name != "site" or value != DEMO.name}
+
+    def patient(self, row: int) -> Patient:
+        """The patient of a row."""
+        return sample_patient(self.seed, self.start + row, load_site(self.site))
 
     def phases_of(self, patient: Patient) -> tuple[Phase, ...]:
         """The phases of a patient's scans, the one that the report was made from first where it is among them."""
@@ -119,10 +132,10 @@ def common_grid(contract: Contract) -> tuple[int, int, int]:
 
 
 def phantom_crop(
-    seed: int, number: int, spec: RegionSpec, jitter_mm: float, phase: Phase | None = None
+    seed: int, number: int, spec: RegionSpec, jitter_mm: float, phase: Phase | None = None, site: Site = DEMO
 ) -> tuple[NDArray[np.int16], float]:
     """(D, H, W) int16 HU of one region of one phantom as its scanner saw it, in `phase` or the patient's own, and its cover."""
-    patient = sample_patient(seed, number)
+    patient = sample_patient(seed, number, site)
     if phase is not None:
         patient = replace(patient, scanner=replace(patient.scanner, phase=phase))
     target = crop_geometry(patient, spec, jitter_mm)
@@ -157,9 +170,9 @@ def _native_part(target: Geometry, spacing: tuple[float, float, float], z_mm: tu
     return Geometry.centered(((low + high) / 2)[::-1], (shape[0], shape[1], shape[2]), spacing)
 
 
-def describe(seed: int, number: int) -> dict[str, Any]:
+def describe(seed: int, number: int, site: Site = DEMO) -> dict[str, Any]:
     """Truth, report, region texts and report-derived labels of one phantom, as JSON."""
-    patient = sample_patient(seed, number)
+    patient = sample_patient(seed, number, site)
     text = report_of(patient)
     report = parse_report(text)
     return {
@@ -195,21 +208,18 @@ def build_phantom(
     place = folder / cohort.key(contract)
     shape = (cohort.n, *((phases,) if phases > 1 else ()), len(contract.regions), *grid)
     fill_rows(place, shape, partial(_phantom_row, cohort, contract), workers=workers, progress=progress)
-    cases = (describe(cohort.seed, number) for number in range(cohort.start, cohort.start + cohort.n))
+    site = load_site(cohort.site)
+    cases = (describe(cohort.seed, number, site) for number in range(cohort.start, cohort.start + cohort.n))
     if phases > 1:
-        cases = ({**case, "phases": list(cohort.phases_of(_patient_of(cohort, i)))} for i, case in enumerate(cases))
-    write_cohort(place, cases, {"regions": contract.names, **vars(cohort)})
+        cases = ({**case, "phases": list(cohort.phases_of(cohort.patient(i)))} for i, case in enumerate(cases))
+    write_cohort(place, cases, {"regions": contract.names, **cohort.facts()})
     return open_cohort(place)
 
 
-def _patient_of(cohort: PhantomCohort, row: int) -> Patient:
-    return sample_patient(cohort.seed, cohort.start + row)
-
-
 def _phantom_row(cohort: PhantomCohort, contract: Contract, row: int) -> Row:
-    phases = cohort.phases_of(_patient_of(cohort, row))
+    phases = cohort.phases_of(cohort.patient(row))
     crops = [
-        phantom_crop(cohort.seed, cohort.start + row, spec, cohort.jitter_mm, phase)
+        phantom_crop(cohort.seed, cohort.start + row, spec, cohort.jitter_mm, phase, load_site(cohort.site))
         for phase in phases
         for spec in contract.regions
     ]

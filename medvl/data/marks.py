@@ -18,7 +18,6 @@ from medvl.data.cohort import PhantomCohort, crop_geometry
 from medvl.files import whole
 from medvl.geometry import Geometry
 from medvl.imaging.phantom.render import lesion_masks
-from medvl.imaging.phantom.sample import sample_patient
 from medvl.imaging.phantom.truth import Patient
 from medvl.imaging.preprocess import Contract, RegionSpec
 
@@ -43,8 +42,7 @@ def build_marks(
     path = folder / marks_name(names, cell)
     if path.exists():
         return np.asarray(np.load(path))
-    numbers = range(cohort.start, cohort.start + cohort.n)
-    jobs = [(cohort.seed, number, cohort.jitter_mm, contract, dict(names), cell) for number in numbers]
+    jobs = [(cohort, row, contract, dict(names), cell) for row in range(cohort.n)]
     if workers <= 1:
         rows = [_of_patient(job) for job in jobs]
     else:
@@ -62,10 +60,10 @@ def marks_name(names: Mapping[str, Sequence[str]], cell: int = CELL) -> str:
     return f"marks-{hashlib.sha256(text.encode()).hexdigest()[:16]}.npy"
 
 
-def _of_patient(job: tuple[int, int, float, Contract, dict[str, Sequence[str]], int]) -> NDArray[np.uint8]:
-    seed, number, jitter_mm, contract, names, cell = job
-    patient = sample_patient(seed, number)
-    grids = [crop_geometry(patient, spec, jitter_mm) for spec in contract.regions]
+def _of_patient(job: tuple[PhantomCohort, int, Contract, dict[str, Sequence[str]], int]) -> NDArray[np.uint8]:
+    cohort, row, contract, names, cell = job
+    patient = cohort.patient(row)
+    grids = [crop_geometry(patient, spec, cohort.jitter_mm) for spec in contract.regions]
     return np.stack([_of_region(g, patient, s, names[s.name], cell) for g, s in zip(grids, contract.regions, strict=True)])
 
 

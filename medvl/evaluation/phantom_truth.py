@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from medvl.imaging.phantom.sample import sample_patient
-from medvl.imaging.phantom.truth import Kidney, Patient
+from medvl.imaging.phantom.truth import Kidney, Patient, patient_from
 from medvl.text.prompts import Finding
 
 
 def patient_of(truth: Mapping[str, Any]) -> Patient:
     """The phantom that a cohort's case describes."""
+    if "site" in truth:
+        return patient_from(truth)
     return sample_patient(int(truth["seed"]), int(str(truth["patient_id"])[2:]))
 
 

@@ -25,7 +25,7 @@ from medvl.imaging.phantom.truth import Patient, Phase
 from medvl.records import Volume
 
 Syntax = Literal["explicit", "jpegls"]
-STUDY_DATE, STUDY_TIME = "20200102", "120000"
+STUDY_TIME = "120000"
 THICK_MM = 10.0
 _DELAY_S: dict[Phase, int] = {"noncontrast": 0, "arterial": 35, "portal_venous": 70, "delayed": 180}
 _PHASE_NAMES: dict[Phase, str] = {
@@ -77,7 +77,7 @@ def write_dicom(
 
 def _plans(volume: Volume, patient: Patient, localizer: bool, thick: bool) -> list[_SeriesPlan]:
     scanner, geometry = patient.scanner, volume.geometry
-    phase = _PHASE_NAMES[scanner.phase]
+    phase = scanner.protocol or _PHASE_NAMES[scanner.phase]
     axial = ("ORIGINAL", "PRIMARY", "AXIAL")
     plans = [_SeriesPlan(2, f"{phase} {scanner.thickness_mm:g} mm", axial, scanner.thickness_mm, geometry, volume.hu)]
     if localizer:
@@ -199,7 +199,7 @@ def _identity(patient: Patient, plan: _SeriesPlan, series_uid: str) -> Dataset:
     ds = Dataset()
     ds.SpecificCharacterSet = "ISO_IR 100"
     ds.SOPClassUID = CTImageStorage
-    ds.PatientName = f"Phantom^{patient.patient_id.removeprefix('PH')}"
+    ds.PatientName = f"Phantom^{patient.patient_id[2:]}"
     ds.PatientID = patient.patient_id
     ds.PatientBirthDate = ""
     ds.PatientSex = patient.sex
@@ -208,10 +208,10 @@ def _identity(patient: Patient, plan: _SeriesPlan, series_uid: str) -> Dataset:
     ds.SeriesInstanceUID = series_uid
     ds.FrameOfReferenceUID = _uid(*who, "frame")
     ds.PositionReferenceIndicator = ""
-    ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = STUDY_DATE
+    ds.StudyDate = ds.SeriesDate = ds.AcquisitionDate = ds.ContentDate = patient.study_date
     ds.StudyTime = ds.SeriesTime = ds.AcquisitionTime = ds.ContentTime = STUDY_TIME
-    ds.AccessionNumber = ds.ReferringPhysicianName = ""
-    ds.StudyID = patient.patient_id.removeprefix("PH")
+    ds.AccessionNumber, ds.ReferringPhysicianName = patient.accession, ""
+    ds.StudyID = patient.patient_id[2:]
     ds.StudyDescription = f"Synthetic CT {patient.scanner.coverage.replace('_', ' ')}"
     ds.SeriesDescription = plan.description
     ds.SeriesNumber, ds.AcquisitionNumber = plan.number, 1
@@ -225,11 +225,12 @@ def _acquisition(patient: Patient, plan: _SeriesPlan) -> Dataset:
     """Equipment, CT and contrast attributes."""
     scanner, ds = patient.scanner, Dataset()
     ds.Manufacturer = scanner.manufacturer
-    ds.ManufacturerModelName = "Phantom CT"
+    ds.ManufacturerModelName = scanner.model
     ds.DeviceSerialNumber = "0"
     ds.SoftwareVersions = "1"
-    ds.KVP = "120"
-    ds.ConvolutionKernel = "SOFT" if scanner.kernel_mm > 0.8 else "STANDARD" if scanner.kernel_mm > 0.55 else "SHARP"
+    ds.KVP = str(scanner.kvp)
+    known = "SOFT" if scanner.kernel_mm > 0.8 else "STANDARD" if scanner.kernel_mm > 0.55 else "SHARP"
+    ds.ConvolutionKernel = scanner.kernel or known
     ds.GantryDetectorTilt = "0"
     ds.ImageType = list(plan.image_type)
     ds.BurnedInAnnotation = "NO"

@@ -36,6 +36,16 @@ DOME_MM = 57.6  # from the top of the diaphragm to its lowest edge
 FAT_HU, MUSCLE_HU, LUNG_HU, FLUID_HU = -102.0, 56.0, -855.0, 9.0
 
 
+def organ_hu(organ: str, scanner: Scanner) -> float:
+    """HU of an organ: by phase, on its way to the next one, and by how strongly the scanner sees contrast medium."""
+    hu = ORGAN_HU[organ]
+    seen = hu[scanner.phase]
+    if scanner.late and scanner.phase != "noncontrast":
+        following = PHASES[min(PHASES.index(scanner.phase) + 1, len(PHASES) - 1)]
+        seen += scanner.late * (hu[following] - seen)
+    return seen if scanner.iodine == 1 else hu["noncontrast"] + scanner.iodine * (seen - hu["noncontrast"])
+
+
 def scanner_geometry(patient: Patient, spacing_mm: tuple[float, float, float] | None = None) -> Geometry:
     """The patient's own scan grid: the whole trunk within the coverage, slices head to foot or foot to head.
 
@@ -84,7 +94,7 @@ def render(patient: Patient, geometry: Geometry | None = None, *, noise: bool = 
     _trunk(canvas, anatomy, patient)
     _abdomen(canvas, anatomy, patient)
     for kidney in (patient.kidney_left, patient.kidney_right):
-        _kidney(canvas, anatomy.kidneys[kidney.side], kidney, patient.scanner.phase)
+        _kidney(canvas, anatomy.kidneys[kidney.side], kidney, patient.scanner)
     _heart(canvas, anatomy, patient)
     if noise:
         _scan(canvas, patient)
@@ -100,13 +110,18 @@ def _scan(canvas: Canvas, patient: Patient) -> None:
 
 
 def blur_and_noise(canvas: Canvas, scanner: Scanner, rng: np.random.Generator) -> None:
-    """Kernel blur in plane, then noise with the kernel's own grain, in place."""
+    """Kernel blur and overshoot in plane, then noise with the kernel's own grain, then the error of calibration, in place."""
     sigma = (0.0, scanner.kernel_mm / canvas.voxel_mm[1], scanner.kernel_mm / canvas.voxel_mm[0])
     ndimage.gaussian_filter(canvas.hu, sigma, output=canvas.hu, truncate=3.0)
+    if scanner.edge:
+        smooth = ndimage.gaussian_filter(canvas.hu, tuple(s + 0.8 * bool(s) for s in sigma), truncate=3.0)
+        np.add(canvas.hu, np.float32(scanner.edge) * (canvas.hu - smooth), out=canvas.hu)
     grain = rng.standard_normal(canvas.hu.shape, dtype=np.float32)
-    ndimage.gaussian_filter(grain, tuple(s * 0.8 for s in sigma), output=grain, truncate=3.0)
+    ndimage.gaussian_filter(grain, tuple(s * scanner.grain for s in sigma), output=grain, truncate=3.0)
     grain *= np.float32(scanner.noise_hu / max(float(grain[: 1 + len(grain) // 8].std()), 1e-3))
     np.add(canvas.hu, grain, out=canvas.hu)
+    if scanner.hu_offset:
+        np.add(canvas.hu, np.float32(scanner.hu_offset), out=canvas.hu)
 
 
 def superellipse(canvas: Canvas, half: tuple[float, float], power: float = 2.5) -> F32:
@@ -231,33 +246,33 @@ def _paint(canvas: Canvas, solid: Ellipsoid, hu: float) -> None:
 
 
 def _abdomen(canvas: Canvas, a: Anatomy, patient: Patient) -> None:
-    phase = patient.scanner.phase
+    scanner = patient.scanner
     for loop, hu in a.bowel:
         _paint(canvas, loop, hu)
     dome = diaphragm(canvas, a)
-    liver_hu = ORGAN_HU["liver"][phase] - (38 if patient.fatty_liver else 0)
-    for solid, hu in (*((s, liver_hu) for s in a.liver), (a.spleen, ORGAN_HU["spleen"][phase])):
+    liver_hu = organ_hu("liver", scanner) - (38 if patient.fatty_liver else 0)
+    for solid, hu in (*((s, liver_hu) for s in a.liver), (a.spleen, organ_hu("spleen", scanner))):
         found = solid.coverage(canvas)
         if found is not None:
             window, cover = found
             canvas.blend(window, cover * ramp(canvas.z[window[0]] - dome[:, window[1], window[2]], canvas.voxel_mm[2]), hu)
-    blood = ORGAN_HU["blood"][phase]
+    blood = organ_hu("blood", scanner)
     _tube(canvas, *a.aorta_xy, 10.5, (-400.0, 240.0), blood)
     _tube(canvas, -18.0, a.aorta_xy[1] - 4, 11.0, (-400.0, 120.0), 0.75 * blood + 12)
 
 
-def _kidney(canvas: Canvas, k: KidneyAnatomy, kidney: Kidney, phase: Phase) -> None:
+def _kidney(canvas: Canvas, k: KidneyAnatomy, kidney: Kidney, scanner: Scanner) -> None:
     _paint(canvas, k.outline.grown(8), FAT_HU)
-    _paint(canvas, k.outline, ORGAN_HU["cortex"][phase])
-    _paint(canvas, k.outline.grown(-7), ORGAN_HU["medulla"][phase])
+    _paint(canvas, k.outline, organ_hu("cortex", scanner))
+    _paint(canvas, k.outline.grown(-7), organ_hu("medulla", scanner))
     _paint(canvas, k.sinus, -65.0)
-    urine = ORGAN_HU["urine"][phase] if kidney.hydronephrosis == "none" else FLUID_HU
+    urine = organ_hu("urine", scanner) if kidney.hydronephrosis == "none" else FLUID_HU
     for part in k.collecting:
         _paint(canvas, part, urine)
     for cyst in k.cysts:
         _paint(canvas, cyst, 5.0)
     if kidney.mass is not None and k.mass is not None:
-        wall = ORGAN_HU[kidney.mass.enhancement][phase]
+        wall = organ_hu(kidney.mass.enhancement, scanner)
         _paint(canvas, k.mass, wall)
         if k.mass_core is not None:
             _paint(canvas, k.mass_core, 20.0)
@@ -272,14 +287,14 @@ def _kidney(canvas: Canvas, k: KidneyAnatomy, kidney: Kidney, phase: Phase) -> N
 def _heart(canvas: Canvas, a: Anatomy, patient: Patient) -> None:
     if canvas.z.max() < DIAPHRAGM_Z_MM - HEART_BELOW_MM:
         return
-    phase, blood = patient.scanner.phase, ORGAN_HU["blood"][patient.scanner.phase]
+    blood = organ_hu("blood", patient.scanner)
     outer = a.pericardial or a.heart
     _paint(canvas, outer.grown(5), -85.0)
     if a.pericardial is not None:
         _paint(canvas, a.pericardial, 12.0)
     else:
         _paint(canvas, outer.grown(1.2), 40.0)
-    _paint(canvas, a.heart, ORGAN_HU["myocardium"][phase])
+    _paint(canvas, a.heart, organ_hu("myocardium", patient.scanner))
     for chamber in a.chambers:
         _paint(canvas, chamber, blood)
     for solid in ascending_aorta(a, patient):

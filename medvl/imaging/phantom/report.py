@@ -84,7 +84,7 @@ def _negatives(voice: Voice, kidney_name: str, absent: Sequence[str], both: bool
 
 
 @dataclass(frozen=True)
-class _Sizes:
+class Sizes:
     """What the reader measured in one kidney, in whole mm."""
 
     length: int
@@ -93,13 +93,14 @@ class _Sizes:
     stones: tuple[int, ...]
 
 
-def _measure(voice: Voice, kidney: Kidney) -> _Sizes:
+def measure(voice: Voice, kidney: Kidney) -> Sizes:
+    """What the reader measures in one kidney."""
     mass = voice.read_mm(kidney.mass.size_mm, 40.0) if kidney.mass else 0
     cysts = tuple(voice.read_mm(c.size_mm) for c in kidney.cysts)
-    return _Sizes(voice.read_mm(kidney.length_mm), mass, cysts, tuple(voice.read_mm(s.size_mm) for s in kidney.stones))
+    return Sizes(voice.read_mm(kidney.length_mm), mass, cysts, tuple(voice.read_mm(s.size_mm) for s in kidney.stones))
 
 
-def _positives(voice: Voice, kidney: Kidney, sizes: _Sizes, phase: str) -> list[list[str]]:
+def _positives(voice: Voice, kidney: Kidney, sizes: Sizes, phase: str) -> list[list[str]]:
     """Groups of sentences, one group a finding; order within a group matters."""
     name = f"{kidney.side} kidney"
     groups = []
@@ -117,7 +118,7 @@ def _positives(voice: Voice, kidney: Kidney, sizes: _Sizes, phase: str) -> list[
     return voice.shuffled(groups)
 
 
-def _kidney_paragraphs(voice: Voice, patient: Patient, sizes: dict[str, _Sizes], headed: bool) -> list[tuple[str, list[str]]]:
+def _kidney_paragraphs(voice: Voice, patient: Patient, sizes: dict[str, Sizes], headed: bool) -> list[tuple[str, list[str]]]:
     """(sub-header, sentences) for the kidneys: one each, or both together."""
     kidneys = voice.shuffled([patient.kidney_right, patient.kidney_left])
     absent = {k.side: _absent(k) for k in kidneys}
@@ -143,7 +144,7 @@ def _kidney_paragraphs(voice: Voice, patient: Patient, sizes: dict[str, _Sizes],
     return [("Kidneys", _kidney_lengths(voice, sizes) + sentences)]
 
 
-def _kidney_lengths(voice: Voice, sizes: dict[str, _Sizes]) -> list[str]:
+def _kidney_lengths(voice: Voice, sizes: dict[str, Sizes]) -> list[str]:
     if not voice.chance(0.9):
         return []
     right, left = (voice.length(sizes[side].length) for side in ("right", "left"))
@@ -152,7 +153,7 @@ def _kidney_lengths(voice: Voice, sizes: dict[str, _Sizes]) -> list[str]:
     return [voice.write(say.LENGTH, kidney="right kidney", size=right), voice.write(say.LENGTH, kidney="left kidney", size=left)]
 
 
-def _kidney_impression(voice: Voice, kidney: Kidney, sizes: _Sizes) -> list[str]:
+def _kidney_impression(voice: Voice, kidney: Kidney, sizes: Sizes) -> list[str]:
     side, lines = kidney.side, []
     if kidney.mass:
         adjective = f"{voice.pick(say.COMPOSITION[kidney.mass.composition])} " if voice.chance(0.6) else ""
@@ -168,7 +169,7 @@ def _kidney_impression(voice: Voice, kidney: Kidney, sizes: _Sizes) -> list[str]
     return lines
 
 
-def _abdomen_impression(voice: Voice, patient: Patient, sizes: dict[str, _Sizes]) -> list[str]:
+def _abdomen_impression(voice: Voice, patient: Patient, sizes: dict[str, Sizes]) -> list[str]:
     per_kidney = {k.side: _kidney_impression(voice, k, sizes[k.side]) for k in (patient.kidney_right, patient.kidney_left)}
     lines = [line for found in per_kidney.values() for line in found]
     absent = {k.side: _absent(k) for k in (patient.kidney_left, patient.kidney_right)}
@@ -220,7 +221,7 @@ def write_report(patient: Patient, rng: np.random.Generator) -> str:
     paragraphs: list[tuple[str, list[str]]] = []
     impression: list[str] = []
     if coverage != "chest":
-        sizes: dict[str, _Sizes] = {k.side: _measure(voice, k) for k in (patient.kidney_left, patient.kidney_right)}
+        sizes: dict[str, Sizes] = {k.side: measure(voice, k) for k in (patient.kidney_left, patient.kidney_right)}
         organs = other_organs(voice, patient)
         kidneys = _kidney_paragraphs(voice, patient, sizes, headed and voice.chance(0.7))
         paragraphs += [*kidneys, *organs] if voice.chance(0.5) else [*organs, *kidneys]

@@ -5,7 +5,8 @@ Lengths are mm, sides are the patient's own, angles degrees. Attributes that do 
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal
 
 Side = Literal["left", "right"]
@@ -111,7 +112,11 @@ class Scanner:
         noise_hu: standard deviation after the blur.
         coverage: what the scan reaches: chest, abdomen or both.
         feet_first: stored slice order runs from foot to head or the other way; position FFS instead of HFS.
-        phase: contrast timing.
+        phase: contrast timing; late: share of the way from it to the phase that follows, 0 to 1.
+        model, kernel, protocol: what the files say; an empty kernel or protocol is named by what it does.
+        kvp: tube voltage; iodine: how much more contrast medium raises HU than at 120 kV.
+        hu_offset: error of the calibration in HU; edge: how much the kernel overshoots at edges, 0 for none.
+        grain: size of the noise's grain over that of the kernel blur.
     """
 
     spacing_dhw_mm: tuple[float, float, float]
@@ -122,6 +127,15 @@ class Scanner:
     feet_first: bool
     phase: Phase
     manufacturer: str
+    model: str = "Phantom CT"
+    kernel: str = ""
+    protocol: str = ""
+    kvp: int = 120
+    iodine: float = 1.0
+    late: float = 0.0
+    hu_offset: float = 0.0
+    edge: float = 0.0
+    grain: float = 0.8
 
 
 @dataclass(frozen=True)
@@ -133,6 +147,7 @@ class Patient:
         age_years, sex: clinical covariates; bmi: body-mass index, sets body size.
         liver_mm, spleen_mm: craniocaudal lengths; `fatty_liver`: liver 20 HU or more below the spleen.
         time_days, event: survival from the scan, right-censored; true_risk: log hazard ratio it was drawn from.
+        site: hospital; voice: how its reports are worded; study_date (YYYYMMDD) and accession number of the scan.
     """
 
     patient_id: str
@@ -150,7 +165,47 @@ class Patient:
     true_risk: float
     time_days: float
     event: bool
+    site: str = "demo"
+    voice: str = "plain"
+    study_date: str = "20200102"
+    accession: str = ""
+
+    @property
+    def number(self) -> int:
+        """Its number in the cohort."""
+        return int(self.patient_id[2:])
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
+        """Plain values for JSON; what only other hospitals have is left out for the demo site."""
+        values = asdict(self)
+        if self.site == "demo":
+            for part, kind in ((values, Patient), (values["scanner"], Scanner)):
+                for name in _with_default(kind):
+                    del part[name]
+        return values
+
+
+def patient_from(values: Mapping[str, Any]) -> Patient:
+    """The patient that `Patient.as_dict` told of, from JSON too; keys that are no part of a patient are ignored."""
+    parts = {
+        "kidney_left": _kidney(values["kidney_left"]),
+        "kidney_right": _kidney(values["kidney_right"]),
+        "chest": Chest(**values["chest"]),
+        "scanner": Scanner(**{**values["scanner"], "spacing_dhw_mm": tuple(values["scanner"]["spacing_dhw_mm"])}),
+    }
+    return Patient(**{f.name: values[f.name] for f in fields(Patient) if f.name in values} | parts)
+
+
+def _kidney(values: Mapping[str, Any]) -> Kidney:
+    return Kidney(
+        **{
+            **values,
+            "mass": Mass(**values["mass"]) if values["mass"] else None,
+            "cysts": tuple(Cyst(**cyst) for cyst in values["cysts"]),
+            "stones": tuple(Stone(**stone) for stone in values["stones"]),
+        }
+    )
+
+
+def _with_default(kind: type[Patient | Scanner]) -> list[str]:
+    return [f.name for f in fields(kind) if f.default is not MISSING]

@@ -1,6 +1,6 @@
 """A phantom cohort on disk: studies, reports, the truth beside them, and one manifest.
 
-cohort.json                 seed and layout version
+cohort.json                 seed and layout version; hospital, if another than the demo site
 manifest.csv                one row a patient
 dicom/PH000001/*.dcm        a study: localizer, the CT series, for some a thick reconstruction
 nifti/PH000001.nii.gz       the same CT
@@ -24,13 +24,18 @@ from medvl.errors import ConfigError
 from medvl.files import replace_text, whole
 from medvl.imaging.nifti import write_nifti
 from medvl.imaging.phantom.dicom import write_dicom
+from medvl.imaging.phantom.other_report import write_other
 from medvl.imaging.phantom.render import lesion_masks, region_centers, render
 from medvl.imaging.phantom.report import write_report
+from medvl.imaging.phantom.site import DEMO, Site
 from medvl.imaging.phantom.truth import Patient
+from medvl.imaging.phantom.wording_dictated import STYLE as DICTATED
+from medvl.imaging.phantom.wording_telegraphic import STYLE as TELEGRAPHIC
 from medvl.records import Volume
 
 FORMATS = ("dicom", "nifti")
 LAYOUT = 1
+STYLES = {"telegraphic": TELEGRAPHIC, "dictated": DICTATED}
 SPLITS = {"train": 0.70, "validation": 0.15, "test": 0.15}
 COLUMNS = (
     "patient_id",
@@ -64,21 +69,27 @@ def split_of(seed: int, patient_id: str) -> str:
 
 def report_of(patient: Patient) -> str:
     """The patient's one report; always the same text for the same patient."""
-    return write_report(patient, np.random.default_rng([patient.seed, int(patient.patient_id[2:]), _REPORT_STREAM]))
+    rng = np.random.default_rng([patient.seed, patient.number, _REPORT_STREAM])
+    return write_report(patient, rng) if patient.voice == "plain" else write_other(patient, rng, STYLES[patient.voice])
 
 
-def open_cohort(out: Path, seed: int) -> None:
-    """Make the folder of a cohort, or check that it is one of this seed.
+def open_cohort(out: Path, seed: int, site: Site = DEMO) -> None:
+    """Make the folder of a cohort, or check that it is one of this seed and site.
 
     Raises:
-        ConfigError: it holds a cohort of another seed or layout.
+        ConfigError: it holds a cohort of another seed, site or layout.
     """
     out.mkdir(parents=True, exist_ok=True)
-    marker, mine = out / "cohort.json", {"seed": seed, "layout": LAYOUT}
+    marker = out / "cohort.json"
+    mine: dict[str, Any] = {"seed": seed, "layout": LAYOUT}
+    if site.name != DEMO.name:
+        mine |= {"site": site.name, "profile": site.digest}
     if marker.exists():
         found = json.loads(marker.read_text(encoding="utf-8"))
         if found != mine:
-            raise ConfigError(f"the folder holds a cohort made with {found}, not {mine}; give the same seed or another folder")
+            raise ConfigError(
+                f"the folder holds a cohort made with {found}, not {mine}; give the same seed and site, or another folder"
+            )
     else:
         replace_text(marker, json.dumps(mine) + "\n")
 
@@ -122,7 +133,7 @@ def write_patient(patient: Patient, out: Path, formats: tuple[str, ...] = ("dico
 
 
 def _write_study(volume: Volume, patient: Patient, folder: Path) -> None:
-    thick = int(patient.patient_id[2:]) % 4 == 0
+    thick = patient.number % 4 == 0
     write_dicom(volume, patient, folder, localizer=True, thick=thick)
 
 
@@ -149,7 +160,7 @@ def write_manifest(out: Path) -> Path:
     with whole(path) as part, part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.DictWriter(file, COLUMNS)
         rows.writeheader()
-        for truth in sorted((out / "truth").glob("PH*.json")):
+        for truth in sorted((out / "truth").glob("[A-Z][A-Z]??????.json")):
             rows.writerow(_row(out, json.loads(truth.read_text(encoding="utf-8"))))
     return path
 
