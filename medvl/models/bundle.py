@@ -72,19 +72,23 @@ class Bundle:
     def __contains__(self, file: str) -> bool:
         return file in self.manifest["files"]
 
+    def path(self, file: str) -> Path:
+        """Where a file of the bundle lies."""
+        return self.folder / file
+
     def values(self, file: str) -> Any:
         """A JSON file of the bundle."""
-        return json.loads((self.folder / file).read_text(encoding="utf-8"))
+        return json.loads(self.path(file).read_text(encoding="utf-8"))
 
     def text(self, file: str) -> str:
         """A text file of the bundle."""
-        return (self.folder / file).read_text(encoding="utf-8")
+        return self.path(file).read_text(encoding="utf-8")
 
     def tensors(self, file: str, prefix: str = "") -> dict[str, Tensor]:
         """The tensors of a safetensors file whose names begin with `prefix`, without it; half precision becomes float32."""
         from safetensors import safe_open
 
-        with safe_open(self.folder / file, framework="pt") as stored:
+        with safe_open(self.path(file), framework="pt") as stored:
             found = {k[len(prefix) :]: stored.get_tensor(k) for k in stored.keys() if k.startswith(prefix)}  # noqa: SIM118
         return {k: v.float() if v.is_floating_point() else v for k, v in found.items()}
 
