@@ -1,11 +1,17 @@
-"""Names of what ships with medvl: bundles, recipes, findings lists."""
+"""Names of what ships with medvl: bundles, recipes, findings lists; and of bundles in the store."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medvl.errors import BundleError, ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from medvl.models.store import BundleStore, Entry
+
+PROMOTED = "promoted"
 
 
 def _root() -> Path:
@@ -18,18 +24,43 @@ def bundles() -> dict[str, Path]:
     return {p.name: p for p in sorted(folder.iterdir()) if (p / "bundle.json").is_file()} if folder.is_dir() else {}
 
 
-def bundle_folder(name: str) -> Path:
-    """The folder of a bundle given by name or path.
+def bundle_folder(name: str, store: Path | None = None) -> Path:
+    """The folder of a bundle.
+
+    Args:
+        name: `promoted` for the one in use in the store; else a built-in one, a folder, or what the store knows by name, key or
+            beginning of a SHA-256, looked up in this order.
+        store: folder of the store; None takes the default one.
 
     Raises:
-        BundleError: neither.
+        BundleError: none of these, or nothing is promoted.
     """
+    from medvl.models.store import BundleStore
+
+    kept = BundleStore(store)
+    if name == PROMOTED:
+        folder = kept.current()
+        if folder is None:
+            raise BundleError(f"no bundle is promoted in the store at {kept.folder}; see medvl bundles list")
+        return folder
     if name in bundles():
         return bundles()[name]
-    path = Path(name)
-    if path.is_dir():
-        return path
-    raise BundleError(f"no bundle called {name} and no such folder; built in: {', '.join(bundles()) or 'none'}")
+    if Path(name).is_dir():
+        return Path(name)
+    return kept.folder_of(_stored(kept, name))
+
+
+def _stored(kept: BundleStore, name: str) -> Entry:
+    """The entry of a store by its name.
+
+    Raises:
+        BundleError: none, or several.
+    """
+    found = kept.entries()
+    if not any(name in (e.key, e.name) or e.sha256.startswith(name.lower()) for e in found):
+        known = [PROMOTED, *bundles(), *(e.name for e in found)]
+        raise BundleError(f"no bundle called {name}, no such folder, and none in the store; {did_you_mean(name, known)}")
+    return kept.find(name)
 
 
 def recipes() -> dict[str, str]:
@@ -58,6 +89,20 @@ def protocol_file(name: str) -> Path:
         ConfigError: neither.
     """
     return _file("protocol", name)
+
+
+def gates() -> dict[str, str]:
+    """Built-in policies of a gate by name, each with its summary."""
+    return _summaries("gates")
+
+
+def gate_file(name: str) -> Path:
+    """The file of a gate's policy given by name or path.
+
+    Raises:
+        ConfigError: neither.
+    """
+    return _file("gate", name)
 
 
 def findings_file(name: str) -> Path:

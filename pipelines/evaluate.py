@@ -57,7 +57,7 @@ def run(
         read = Embedded.load(embedded) if embedded else None
         known = {_split_name(path, found): found for path in training for found in (Embedded.load(path),)}
     read = _embed(opened, wanted, limit) if read is None else read
-    subject = _subject(opened, read)
+    subject = subject_of(opened, read)
     second = _second(against, wanted, limit) if against else None
     with err().status("measuring"):
         told = evaluate(wanted, subject, Beside(second, known))
@@ -83,7 +83,8 @@ def _opened(bundle: str) -> Bundle:
     return open_bundle(bundle_folder(bundle))
 
 
-def _subject(bundle: Bundle, read: Embedded) -> Subject:
+def subject_of(bundle: Bundle, read: Embedded) -> Subject:
+    """A bundle's model beside the cohort as it sees it."""
     from medvl.evaluation.calibration import Calibration
     from medvl.evaluation.results import Subject
     from medvl.evaluation.tasks import Model
@@ -114,7 +115,7 @@ def _second(against: str, wanted: Protocol, limit: int | None) -> Subject:
 
     name, sign, folder = against.partition("=")
     bundle = _opened(name)
-    return _subject(bundle, Embedded.load(Path(folder)) if sign else _embed(bundle, wanted, limit))
+    return subject_of(bundle, Embedded.load(Path(folder)) if sign else _embed(bundle, wanted, limit))
 
 
 def _split_name(path: Path, found: Embedded) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import logit
 
 from medvl.evaluation.calibration import logistic, pooled
-from medvl.evaluation.intervals import Clusters, draws, proportion
+from medvl.evaluation.intervals import Clusters, Weighted, draws, proportion
 from medvl.evaluation.metrics import Array, binary, numbers, weighing
 
 Binning = Literal["filled", "width"]
@@ -33,6 +33,24 @@ def expected_calibration_error(labels: ArrayLike, probabilities: ArrayLike, bins
     """
     y, p = _checked(labels, probabilities)
     return _error(y, p, bins, binning)
+
+
+def error_of(labels: ArrayLike, probabilities: ArrayLike, bins: int = 10, binning: Binning = "filled") -> Weighted:
+    """`expected_calibration_error` as a statistic of draws, in the bins of the rows themselves.
+
+    Raises:
+        ValueError: as for `expected_calibration_error`.
+    """
+    y, p = _checked(labels, probabilities)
+    places = _places(p, bins, binning)
+    inside = np.zeros((len(y), int(places.max()) + 1))
+    inside[np.arange(len(y)), places] = y - p
+
+    def of(weights: Array) -> Array:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.abs(weights @ inside).sum(1) / weights.sum(1))
+
+    return Weighted(of, len(y))
 
 
 def ece_interval(
