@@ -24,6 +24,7 @@ Results go to stdout, progress and warnings to stderr. `medvl --version` prints 
 | 2 | wrong arguments, recipe or bundle: nothing was done |
 | 3 | an input was refused, or cases were skipped, each with a [reason code](reason-codes.md) |
 | 4 | `medvl train`: a stage diverged; its last good checkpoint is kept |
+| 6 | `medvl gate`: the new bundle did not pass |
 | 130, 143 | stopped by Ctrl-C or SIGTERM; work so far is kept, and the same command goes on |
 """
 

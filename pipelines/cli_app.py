@@ -20,8 +20,8 @@ app = typer.Typer(
     epilog="Exit codes: 0 all done, 1 crash, 2 wrong arguments, config or bundle, 3 input refused or cases skipped.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bundle_app = typer.Typer(no_args_is_help=True, help="List and verify model bundles: weights with all that is needed to use them.")
-app.add_typer(bundle_app, name="bundle")
+bundles_app = typer.Typer(no_args_is_help=True, help="Model bundles: which there are, where they came from, which one is in use.")
+app.add_typer(bundles_app, name="bundles")
 index_app = typer.Typer(no_args_is_help=True, help="Build and keep indexes of cases, which `medvl search` searches.")
 app.add_typer(index_app, name="index")
 findings_app = typer.Typer(no_args_is_help=True, help="Your own findings lists: check one against a bundle, calibrate one.")
@@ -75,7 +75,10 @@ class Format(StrEnum):
     nifti = "nifti"
 
 
-BundleOption = Annotated[str, typer.Option("--bundle", "-b", metavar="NAME|DIR", help="A built-in bundle, or a bundle folder.")]
+BundleOption = Annotated[
+    str,
+    typer.Option("--bundle", "-b", metavar="NAME|DIR", help="A built-in bundle, a folder, one of the store, or `promoted`."),
+]
 OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to; made when missing.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout instead of text.")]
 

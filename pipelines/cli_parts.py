@@ -1,4 +1,4 @@
-"""Verbs in groups: indexes, bundles, findings lists, reviews."""
+"""Verbs in groups: indexes, findings lists, reviews."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from .cli_app import (
     JsonOption,
     Labels,
     OutOption,
-    bundle_app,
     examples,
     existing,
     findings_app,
@@ -80,24 +79,6 @@ def index_compact(index: IndexArgument) -> None:
     from . import index as verb
 
     raise typer.Exit(verb.compact(index))
-
-
-@bundle_app.command("list")
-def bundle_list() -> None:
-    """Name the built-in bundles."""
-    from . import bundle as verb
-
-    raise typer.Exit(verb.list_built_in())
-
-
-@bundle_app.command("verify", epilog=examples("medvl bundle verify phantom-demo"))
-def bundle_verify(
-    name: Annotated[str, typer.Argument(metavar="NAME|DIR", help="A built-in bundle, or a bundle folder.")],
-) -> None:
-    """Check every file of a bundle against its SHA-256 and its contract against its hash."""
-    from . import bundle as verb
-
-    raise typer.Exit(verb.verify(name))
 
 
 @findings_app.command("check", epilog=examples("medvl findings check mine.yaml --bundle phantom-demo"))

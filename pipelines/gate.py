@@ -25,6 +25,7 @@ def run(
     out: Path,
     policy: str = "default",
     training: Sequence[Path] = (),
+    keep: bool = False,
     store: Path | None = None,
     as_json: bool = False,
 ) -> int:
@@ -38,16 +39,17 @@ def run(
         out: folder to write to.
         policy: name of a built-in policy, or a YAML file.
         training: embedded folders of what the new bundle learned from, to look for leaks in.
-        store: keep the result with the new bundle in this store.
+        keep: copy the new bundle into the store, with this result beside it.
+        store: folder of the store; None takes the default one.
         as_json: print the record instead of sentences.
 
     Raises:
         ConfigError: policy or folders are not usable. BundleError: a bundle is not.
     """
-    folders = bundle_folder(before), bundle_folder(after)
+    folders = bundle_folder(before, store), bundle_folder(after, store)
     with err().status("comparing"):
         result = judge(*folders, embedded_before, embedded_after, policy, out, training)
-    if store is not None:
+    if keep:
         from medvl.models.store import BundleStore
 
         BundleStore(store).add(folders[1], gate=result.record)

@@ -65,12 +65,17 @@ class BundleStore(Shelf):
         Raises:
             BundleError: the bundle in use is gone from the store, or another one lies in its place.
         """
-        stack = standing(self._journal.read())
-        if not stack:
+        now = self.in_use()
+        if now is None:
             return None
-        entry = self._of(stack[-1])
+        entry = self._of(now)
         self._intact(entry)
         return entry
+
+    def in_use(self) -> str | None:
+        """SHA-256 of the bundle in use, whatever has become of it; None where nothing was promoted."""
+        stack = standing(self._journal.read())
+        return stack[-1] if stack else None
 
     def current(self) -> Path | None:
         """The folder of the bundle in use; None where nothing was promoted. Raises as `promoted`."""

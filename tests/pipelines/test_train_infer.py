@@ -20,7 +20,7 @@ def run(*argv: str) -> int:
 
 
 def test_trained_bundle_is_verified_and_answers(tiny_run: Tiny, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("bundle", "verify", str(tiny_run.bundle)) == 0
+    assert run("bundles", "verify", str(tiny_run.bundle)) == 0
     assert re.search(r"\d+ files match", capsys.readouterr().out)
     who = patient(8)
     write_dicom(scan_of(who), who, tmp_path / "study")

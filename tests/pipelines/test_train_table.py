@@ -34,7 +34,7 @@ def test_a_table_trains_a_bundle_that_infers(tmp_path: Path) -> None:
     assert trained.returncode == 0, trained.stderr[-3000:]
     assert "estimates no survival: fewer than 10 events" in trained.stdout
     bundle = tmp_path / "run" / "bundle"
-    assert run([medvl, "bundle", "verify", str(bundle)]).returncode == 0
+    assert run([medvl, "bundles", "verify", str(bundle)]).returncode == 0
 
     study = next((tmp_path / "cohort").glob("dicom/*"))
     answered = run([medvl, "infer", str(study), "-b", str(bundle), "-o", str(tmp_path / "answers"), "--device", "cpu"])
