@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 
 from medvl.errors import ConfigError
 from medvl.review.record import Who
-from medvl.review.tables import about, audit, decisions, history, studies
+from medvl.review.tables import TEXT_DROPPED, TEXT_SAVED, about, audit, decisions, history, studies, texts
 
 _START = "0" * 64
 _HEAD = "audit head"
@@ -151,20 +151,31 @@ def _history_problems(db: Connection, vouched: Mapping[int, str]) -> list[str]:
 def _current_problems(db: Connection) -> list[str]:
     """Decisions and statuses that are not as the history says."""
     last: dict[tuple[str, str, str], Any] = {}
+    written: dict[tuple[str, str], Any] = {}
     status: dict[str, str] = {}
     for row in db.execute(sa.select(history).order_by(history.c.number)).mappings():
         content = _content(row)
-        if row["item"]:
+        wrote = row["what"] in (TEXT_SAVED, TEXT_DROPPED)
+        if wrote:
+            written[row["case_id"], row["results"]] = content
+        elif row["item"]:
             last[row["case_id"], row["results"], row["item"]] = content
-        status[row["case_id"]] = "in review" if row["item"] else str(content.get("status"))
+        status[row["case_id"]] = "in review" if row["item"] or wrote else str(content.get("status"))
     now = {(r["case_id"], r["results"], r["item"]): dict(r) for r in db.execute(sa.select(decisions)).mappings()}
     others = sorted(key for key in now.keys() | last.keys() if now.get(key) != last.get(key))
+    kept = {(r["case_id"], r["results"]): _without(r, "case_id", "results") for r in db.execute(sa.select(texts)).mappings()}
+    foreign = sorted(key for key in kept.keys() | written.keys() if kept.get(key) != written.get(key))
     told = {row.case_id: row.status for row in db.execute(sa.select(studies.c.case_id, studies.c.status))}
     turned = sorted(case for case in told.keys() | status.keys() if told.get(case) != status.get(case))
     return [
         *(f"the decision on {item} of study {case} is not as its history says" for case, _, item in others),
+        *(f"the report text of study {case} is not as its history says" for case, _ in foreign),
         *(f"the status of study {case} is not as its history says" for case in turned),
     ]
+
+
+def _without(row: Mapping[Any, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in names}
 
 
 def _content(row: Mapping[Any, Any]) -> dict[str, Any]:

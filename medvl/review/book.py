@@ -18,7 +18,7 @@ from medvl.review.answers import Answers, read_answers
 from medvl.review.audit import Chain, Verified, digest_of, rows
 from medvl.review.record import Person, Review, ReviewError, Status, Who
 from medvl.review.state import review_of, version_of
-from medvl.review.tables import SCHEMA, about, history, metadata, studies, times
+from medvl.review.tables import READABLE, SCHEMA, about, history, metadata, studies, times
 from medvl.store import open_engine
 
 FILE, KEY = "reviews.sqlite", "reviews.key"
@@ -49,12 +49,20 @@ class Book:
         with self.writing() as db:
             if sa.inspect(db).has_table("about"):
                 told = db.execute(sa.select(about.c.value).where(about.c.name == "schema")).scalar()
-                if told != str(SCHEMA):
+                if told not in READABLE:
                     raise ConfigError(f"the reviews have schema {told}, this medvl reads {SCHEMA}; use the medvl that wrote them")
+                if told != str(SCHEMA):
+                    self._renew(db, str(told))
                 return
             metadata.create_all(db)
             db.execute(about.insert().values(name="schema", value=str(SCHEMA)))
             self.chain.add(db, _MEDVL, "log begun")
+
+    def _renew(self, db: Connection, old: str) -> None:
+        """Add what an older medvl did not keep; nothing that was kept changes."""
+        metadata.create_all(db)
+        db.execute(about.update().where(about.c.name == "schema").values(value=str(SCHEMA)))
+        self.chain.add(db, _MEDVL, "log of an older medvl continued", schema=str(SCHEMA), before=old)
 
     def close(self) -> None:
         """Close the connections."""

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 from medvl.review.answers import Answers, read_answers
 from medvl.review.book import Book
 from medvl.review.record import (
+    LONGEST_TEXT,
     MAY_DECIDE,
     AnswersChangedError,
     Choice,
@@ -18,14 +19,26 @@ from medvl.review.record import (
     Decision,
     Kept,
     NotAllowedError,
+    ReportText,
     Review,
     ReviewError,
     Status,
     UnfinishedError,
     Who,
 )
-from medvl.review.state import expect, expect_study, is_item, kept_of, reason_given, review_of, row_of
-from medvl.review.tables import decisions
+from medvl.review.state import (
+    expect,
+    expect_study,
+    expect_text,
+    is_item,
+    is_text,
+    kept_of,
+    reason_given,
+    review_of,
+    row_of,
+    text_from,
+)
+from medvl.review.tables import TEXT_DROPPED, TEXT_SAVED, decisions, texts
 
 
 class Reviews(Book):
@@ -83,6 +96,42 @@ class Reviews(Book):
         self.set_status(db, answers, who, Status.in_review, now)
         return kept
 
+    def save_text(
+        self, case_id: str, text: str, who: Who, *, proposed: str = "", expected_version: int, results: str
+    ) -> ReportText | None:
+        """Keep what a human wrote for the report; every version stays in the history. Empty takes it back.
+
+        Args:
+            case_id: the study.
+            text: plain.
+            who: wrote it.
+            proposed: the software's draft that was on the page.
+            expected_version: of the text as the writer saw it, 0 where there was none.
+            results: SHA-256 of the answers that the writer saw.
+
+        Raises:
+            ConflictError: somebody else saved a text since; nothing was overwritten.
+            AnswersChangedError, NotAllowedError, ReviewError, InputError
+        """
+        said = text.strip()
+        if max(len(said), len(proposed)) > LONGEST_TEXT:
+            raise ReviewError(f"the text has {len(said)} characters; {LONGEST_TEXT} are kept at most")
+        with self._changing(case_id, who, results) as (db, answers):
+            before = review_of(db, answers)
+            old = before.text
+            if said == (old.text if old else ""):
+                return old  # nothing new, or the same save sent twice
+            expect_text(before, expected_version)
+            now, version = time.time(), before.text_version + 1
+            row = {"text": said, "proposed": proposed, "bundle": answers.bundle_sha256}
+            row |= {"by": who.name, "role": who.role, "at": now, "version": version}
+            db.execute(texts.delete().where(is_text(answers)))
+            db.execute(texts.insert().values(case_id=case_id, results=answers.sha256, **row))
+            what = TEXT_SAVED if said else TEXT_DROPPED
+            self.add_history(db, answers, who, what, now, row, version=version)
+            self.set_status(db, answers, who, Status.in_review, now)
+            return text_from(row) if said else None
+
     # The study as a whole
 
     def sign(self, case_id: str, who: Who, *, expected_version: int, results: str) -> Review:
@@ -128,7 +177,7 @@ class Reviews(Book):
         review = review_of(db, answers)
         what = {Status.signed: "signed", Status.rejected: "rejected"}.get(status, "opened again")
         counts = {"decisions": {name: kept.version for name, kept in sorted(review.decisions.items())}}
-        content = {"status": status, "comment": comment, **counts}
+        content = {"status": status, "comment": comment, **counts, "text": review.text_version if review.text else None}
         self.add_history(db, answers, who, what, now, content, version=review.version)
         return review
 

@@ -27,6 +27,12 @@ _BANNERS = {
     Status.in_review: "IN REVIEW, NOT SIGNED",
     Status.unread: "UNREAD, NOT SIGNED",
 }
+_PLAIN: dict[str, dict[str, Any]] = {
+    "comment": {"color": LIGHT.faint, "size": 7.5, "style": "italic"},
+    "text": {"color": LIGHT.ink, "size": 8},
+    "heading": {"color": LIGHT.ink, "size": 9.5, "weight": "bold"},
+    "space": {"color": LIGHT.ink, "size": 8},
+}
 Line = tuple[str, tuple[str, ...]]  # kind, texts
 
 
@@ -34,7 +40,7 @@ def decision_pdf(review: Review) -> bytes:
     """The document; equal for equal input."""
     lines = _lines(review)
     pages = [lines[:_FIRST], *(lines[k : k + _NEXT] for k in range(_FIRST, len(lines), _NEXT))]
-    last = max([review.at, *(kept.at for kept in review.decisions.values())])
+    last = max([review.at, review.text.at if review.text else 0.0, *(kept.at for kept in review.decisions.values())])
     about: dict[str, Any] = {
         "Title": "medvl reviewed findings",
         "Creator": "medvl",
@@ -107,7 +113,22 @@ def _lines(review: Review) -> list[Line]:
         if item.name not in review.decisions:
             told = (item.label, _place(item.region), VERDICTS[item.verdict], "", "not decided", "")
             found.append(("open", told))
-    return found
+    return found + _written(review)
+
+
+def _written(review: Review) -> list[Line]:
+    """The report text under a heading that says whether it is one."""
+    text = review.text
+    if text is None:
+        return []
+    final = "Report text, signed with the study" if review.status == Status.signed else "DRAFT of a report, not signed"
+    origin = "edited from a draft by software" if text.proposed and text.changed else "as software drafted it"
+    origin = origin if text.proposed else "written by a person"
+    about = f"Version {text.version}, {origin}; saved by {text.by}, {moment(text.at)}"
+    rows: list[Line] = [("space", ("",)), ("heading", (final,)), ("comment", (about,))]
+    for part in text.text.splitlines():
+        rows += [("text", (line,)) for line in textwrap.wrap(part, 105) or [""]]
+    return rows
 
 
 def _decided(kept: Kept, model: str) -> list[Line]:
@@ -131,8 +152,8 @@ def _table(axes: Axes, page: list[Line], row: float) -> None:
     axes.plot([0, 1], [row, row], color=LIGHT.line, linewidth=1)
     for k, (kind, texts) in enumerate(page):
         y = row * (k + 1.5)
-        if kind == "comment":
-            axes.text(0.015, y, words(texts[0]), color=LIGHT.faint, size=7.5, va="center", style="italic")
+        if kind in _PLAIN:
+            axes.text(0.0 if kind == "heading" else 0.015, y, words(texts[0]), va="center", **_PLAIN[kind])
             continue
         for (name, x), text, most in zip(_COLUMNS.items(), texts, (30, 16, 10, 10, 12, 22), strict=True):
             colour = LIGHT.verdict(text.lower()) if name == "Human" and text else LIGHT.ink

@@ -12,6 +12,7 @@ from medvl.errors import MedvlError
 from medvl.review.answers import Answers, Item
 
 MAY_DECIDE = ("reviewer", "admin")
+LONGEST_TEXT = 20_000  # characters
 MAY_VERIFY = ("reviewer",)  # may stand as the verifying observer of a DICOM report
 ADDED = "added:"
 
@@ -134,6 +135,29 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class ReportText:
+    """What a human wrote of a study, from the software's draft or afresh; no report before the study is signed.
+
+    Args:
+        text: plain, as it was saved.
+        proposed: the software's draft at that time; empty where there was none.
+        version: counts from 1; the next save must name it.
+    """
+
+    text: str
+    proposed: str
+    by: str
+    role: str
+    at: float
+    version: int
+
+    @property
+    def changed(self) -> bool:
+        """Whether it says anything else than the software's draft."""
+        return self.text.split() != self.proposed.split()
+
+
+@dataclass(frozen=True)
 class Review:
     """Where the human side of a study stands, with regard to the answers that are there now.
 
@@ -142,6 +166,8 @@ class Review:
         decisions: by item, without those taken back.
         versions: of every item that was ever decided; 0 for others.
         seconds: of active reading time by person.
+        text: for the report, as saved last; None where nobody saved one, or it was taken back.
+        text_version: of that text, taken back or not; 0 where there never was one.
         earlier: decisions were made on earlier answers; they are kept as history.
         by, at, comment: of the last change of status; empty and 0 before.
     """
@@ -152,6 +178,8 @@ class Review:
     decisions: Mapping[str, Kept] = field(default_factory=dict)
     versions: Mapping[str, int] = field(default_factory=dict)
     seconds: Mapping[str, float] = field(default_factory=dict)
+    text: ReportText | None = None
+    text_version: int = 0
     earlier: bool = False
     by: str = ""
     role: str = ""

@@ -10,8 +10,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from medvl.review.answers import Answers
-from medvl.review.record import Choice, ConflictError, Decision, Kept, Review, ReviewError, Status
-from medvl.review.tables import decisions, studies, times
+from medvl.review.record import Choice, ConflictError, Decision, Kept, ReportText, Review, ReviewError, Status
+from medvl.review.tables import decisions, studies, texts, times
 
 
 def review_of(db: Connection, answers: Answers) -> Review:
@@ -21,18 +21,21 @@ def review_of(db: Connection, answers: Answers) -> Review:
     found = [kept_from(r) for r in db.execute(sa.select(decisions).where(decisions.c.case_id == case)).mappings()]
     mine = [kept for kept in found if kept.results == answers.sha256]
     spent = db.execute(sa.select(times.c.by, times.c.seconds).where(times.c.case_id == case, times.c.results == answers.sha256))
+    told = db.execute(sa.select(texts).where(is_text(answers))).mappings().first()
     review = Review(
         answers,
         decisions={k.decision.item: k for k in mine if k.decision.choice != Choice.withdrawn},
         versions={k.decision.item: k.version for k in mine},
         seconds={str(by): float(seconds) for by, seconds in spent},
+        text=text_from(told) if told is not None and told["text"] else None,
+        text_version=int(told["version"]) if told is not None else 0,
         earlier=any(kept.results != answers.sha256 for kept in found),
         version=int(row["version"]) if row is not None else 0,
     )
     if row is None or row["results"] != answers.sha256:
         return review
-    told = {name: row[name] for name in ("by", "role", "at", "comment")}
-    return Review(**{**vars(review), **told, "status": Status(row["status"])})
+    last = {name: row[name] for name in ("by", "role", "at", "comment")}
+    return Review(**{**vars(review), **last, "status": Status(row["status"])})
 
 
 def version_of(db: Connection, case_id: str) -> int:
@@ -44,6 +47,16 @@ def is_item(answers: Answers, item: str) -> sa.ColumnElement[bool]:
     """The condition that names one decision."""
     same = (decisions.c.case_id == answers.case_id) & (decisions.c.results == answers.sha256)
     return same & (decisions.c.item == item)
+
+
+def is_text(answers: Answers) -> sa.ColumnElement[bool]:
+    """The condition that names the report text of a study."""
+    return (texts.c.case_id == answers.case_id) & (texts.c.results == answers.sha256)
+
+
+def text_from(row: Mapping[Any, Any]) -> ReportText:
+    """A report text from columns."""
+    return ReportText(**{name: row[name] for name in ("text", "proposed", "by", "role", "at", "version")})
 
 
 def kept_of(db: Connection, answers: Answers, item: str) -> Kept | None:
@@ -71,6 +84,13 @@ def expect(old: Kept | None, expected: int) -> None:
         what = "nothing is decided" if old is None else spoken(old.decision)
         by, at = (old.by, old.at) if old else ("somebody", time.time())
         raise ConflictError(by, at, what, old)
+
+
+def expect_text(now: Review, expected: int) -> None:
+    """Refuse a text that was written with an older one in sight."""
+    if now.text_version != expected:
+        by, at = (now.text.by, now.text.at) if now.text else (now.by or "somebody", now.at or time.time())
+        raise ConflictError(by, at, "the report text was saved" if now.text else "the report text was taken back")
 
 
 def expect_study(now: Review, expected: int) -> None:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from medvl.records import RESEARCH_USE
-from medvl.review.record import Kept, Review
+from medvl.review.record import Kept, Review, Status
 
 SCHEMA = "medvl.review/1"
 
@@ -42,7 +42,25 @@ def statement(review: Review) -> dict[str, Any]:
             {"item": k.decision.item, "finding": k.decision.finding or None, "label": k.decision.label, "human": _said(k)}
             for k in review.added
         ],
+        "report": _written(review),
         "reading_seconds": {who: round(seconds, 1) for who, seconds in sorted(review.seconds.items())},
+    }
+
+
+def _written(review: Review) -> dict[str, Any] | None:
+    """What a human wrote for the report, and whether a signature stands under it."""
+    text = review.text
+    if text is None:
+        return None
+    return {
+        "final": review.status == Status.signed,
+        "text": text.text,
+        "proposed_by_software": text.proposed or None,
+        "changed_by_human": text.changed,
+        "by": text.by,
+        "role": text.role,
+        "at": _when(text.at),
+        "version": text.version,
     }
 
 

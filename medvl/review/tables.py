@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import DDL, Column, Float, Integer, MetaData, String, Table, Text, event
 
-SCHEMA = 1
+SCHEMA = 2
+READABLE = ("1", "2")  # 1 had no report texts; it is brought up to date when it is opened
+
+TEXT_SAVED, TEXT_DROPPED = "report text saved", "report text taken back"
 
 metadata = MetaData()
 
@@ -40,6 +43,20 @@ decisions = Table(
     Column("asked_of", String(100), nullable=False),  # region that the model answered for; empty where it said nothing
     Column("bundle", String(64), nullable=False),
     Column("comment", Text, nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("role", String(40), nullable=False),
+    Column("at", Float, nullable=False),
+)
+
+texts = Table(
+    "texts",
+    metadata,
+    Column("case_id", String(64), primary_key=True),
+    Column("results", String(64), primary_key=True),
+    Column("version", Integer, nullable=False),
+    Column("text", Text, nullable=False),  # empty where it was taken back
+    Column("proposed", Text, nullable=False),  # what software wrote
+    Column("bundle", String(64), nullable=False),
     Column("by", String(200), nullable=False),
     Column("role", String(40), nullable=False),
     Column("at", Float, nullable=False),
