@@ -15,7 +15,7 @@ _LIST_MARK = re.compile(r"^\s*(?:\(?\d{1,2}[.)]|[-*•])\s+")
 _ITEM = re.compile(  # quotes and bullets that open an item of an impression, or close one
     r"(?:^|(?<=[\s.]))[\"“”•·]+(?:\s+|(?=[A-Z]))|(?<=[.!?])[\"”](?=\s|$)|(?<=\w)[\"”](?=\s+[A-Z])"
 )
-_SUBHEADER = re.compile(r"^([A-Z][\w ,/&()-]{2,40}):")
+_SUBHEADER = re.compile(r"^([A-Z][\w ,/&()-]{1,40}):")
 _MEASURE = re.compile(r"\d")
 
 
