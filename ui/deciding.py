@@ -51,7 +51,7 @@ def decide(seen: Seen, decision: Decision, comment_key: str = "", *, onward: boo
     comment = str(st.session_state.get(comment_key, decision.comment)) if comment_key else decision.comment
     said = Decision(**{**vars(decision), "comment": comment})
     version = seen.review.versions.get(said.item, 0)
-    done = _try(
+    done = attempt(
         seen, lambda: seen.desk.save(seen.case, said, seen.who, expected_version=version, results=seen.results), said.choice.value
     )
     if done:
@@ -80,23 +80,39 @@ def add(seen: Seen) -> None:
 def take_back(seen: Seen, item: str) -> None:
     """Undo a decision; it stays in the history."""
     version = seen.review.versions.get(item, 0)
-    _try(
+    attempt(
         seen,
         lambda: seen.desk.withdraw(seen.case, item, seen.who, expected_version=version, results=seen.results),
         "taking it back",
     )
 
 
+def write_text(seen: Seen, text: str, proposed: str) -> None:
+    """Save what stands in the field of the report text; words that could not be saved stay on the page."""
+    waiting: dict[str, str] = st.session_state.setdefault("unsaved_texts", {})
+    done = attempt(
+        seen,
+        lambda: seen.desk.save_text(
+            seen.case, text, seen.who, proposed=proposed, expected_version=seen.review.text_version, results=seen.results
+        ),
+        "your text",
+    )
+    if done:
+        waiting.pop(seen.case, None)
+    else:
+        waiting[seen.case] = text
+
+
 def sign(seen: Seen) -> None:
     """Sign the study."""
     version = seen.review.version
-    _try(seen, lambda: seen.desk.sign(seen.case, seen.who, expected_version=version, results=seen.results), "your signature")
+    attempt(seen, lambda: seen.desk.sign(seen.case, seen.who, expected_version=version, results=seen.results), "your signature")
 
 
 def reject_study(seen: Seen) -> None:
     """Put the study aside for the reason in the field."""
     reason, version = str(st.session_state.get(seen.key("reason"), "")), seen.review.version
-    _try(
+    attempt(
         seen,
         lambda: seen.desk.reject(seen.case, seen.who, reason, expected_version=version, results=seen.results),
         "rejecting the study",
@@ -106,7 +122,7 @@ def reject_study(seen: Seen) -> None:
 def open_again(seen: Seen) -> None:
     """Open a signed or rejected study for the reason in the field."""
     reason, version = str(st.session_state.get(seen.key("reason"), "")), seen.review.version
-    _try(
+    attempt(
         seen,
         lambda: seen.desk.unsign(seen.case, seen.who, reason, expected_version=version, results=seen.results),
         "opening it again",
@@ -147,7 +163,8 @@ def show_note(case_id: str) -> None:
         st.warning(told[1], icon=":material/group:" if told[2] else ":material/error:")
 
 
-def _try(seen: Seen, change: Callable[[], object], yours: str) -> bool:
+def attempt(seen: Seen, change: Callable[[], object], yours: str) -> bool:
+    """Whether a change was saved; the page says why where it was not."""
     try:
         change()
     except ConflictError as error:

@@ -48,7 +48,7 @@ def show_details(study: Study, finding: FindingRecord | None, who: Who | None = 
         lazy |= {
             "Similar": lambda: show_similar(study, finding, who),
             "Prognosis": lambda: show_prognosis(study),
-            "Draft": lambda: show_draft(study),
+            "Draft": lambda: show_draft(study, who),
             "Prompts": lambda: show_lab(study, finding, who),
         }
     names = [*(name for name in drawers if name != "Study"), *lazy, "Study"]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from medvl.errors import MedvlError
+from medvl.review.record import Who
 
 from .extras import extras
 from .focus import look_at
@@ -16,12 +17,12 @@ from .results import study_file
 from .station import station
 from .study import FindingRecord, Study
 from .wording import plain, score_text, spoken
+from .writing import show_editor
 
 if TYPE_CHECKING:
     from medvl.heads.drafts import DraftSentence
 
 NOTICE = "Draft, not final. Written by software for research; nothing here is a report until a person signs one."
-_LONGEST = 20_000
 
 
 @dataclass(frozen=True)
@@ -34,22 +35,23 @@ class Line:
     supported: bool
 
 
-def show_draft(study: Study) -> None:
-    """Draw the pane, or say why there is no draft."""
+def show_draft(study: Study, who: Who | None = None) -> None:
+    """Draw the pane, or say why there is no draft; who may decide can edit it, and what they wrote is kept with the review."""
     st.warning(NOTICE, icon=":material/edit_note:")
+    lines: tuple[Line, ...] = ()
     try:
         with st.spinner("Writing the draft"):
             lines = draft_lines(study)
+        if not lines:
+            st.info("No verdict was given in this study, so there is nothing to draft from.")
     except MedvlError as error:
         st.info(plain(str(error)))
-        return
-    if not lines:
-        st.info("No verdict was given in this study, so there is nothing to draft from.")
-        return
-    st.caption("Each sentence with what it rests on. A click leads to the finding and its place in the image.")
+    if lines:
+        st.caption("Each sentence with what it rests on. A click leads to the finding and its place in the image.")
     for number, line in enumerate(lines):
         _sentence(number, line)
-    _editor(study, lines)
+    if who is not None:
+        show_editor(study, who, as_text(lines))
 
 
 def draft_lines(study: Study) -> tuple[Line, ...]:
@@ -98,21 +100,3 @@ def _sentence(number: int, line: Line) -> None:
     first = max(line.findings, key=lambda f: (f.peak_lps is not None, f.score or 0.0))
     help_text = ", ".join(f"{f.label or f.finding}: {score_text(f)}, {f.verdict}" for f in line.findings)
     link.button("Evidence", key=f"draft_{number}", help=plain(help_text), on_click=look_at, args=(first.key,))
-
-
-def _editor(study: Study, lines: tuple[Line, ...]) -> None:
-    key = f"edited_{study.case_id}"
-    kept = st.session_state.setdefault("drafts", {})
-    written = as_text(lines)
-    text = st.text_area(
-        "Your version", value=kept.get(study.case_id, written), key=key, height=220, max_chars=_LONGEST, help="Plain text."
-    )
-    if text != written:
-        kept[study.case_id] = text
-    else:
-        kept.pop(study.case_id, None)
-    changed = "Edited by you; " if study.case_id in kept else ""
-    st.caption(f"{changed}kept in this browser session only: it is gone when the page is closed. Sign-off is a step of its own.")
-    st.download_button(
-        "Save as text", f"{NOTICE}\n\n{text}\n", f"draft_{study.case_id}.txt", "text/plain", key=f"save_{study.case_id}"
-    )

@@ -57,6 +57,7 @@ def _head(seen: Seen) -> None:
     needed = sum(item.verdict != "absent" for item in review.answers.items)
     spent = review.seconds.get(seen.who.name, 0.0)
     facts = [f"{needed - len(review.missing)} of {needed} decided"]
+    facts += [f"report text version {review.text.version}"] if review.text else []
     facts += [f"{spent // 60:.0f}:{spent % 60:02.0f} min read"] if spent else []
     st.markdown(f"{_STATUS[review.status]} :small[:gray[{plain(', '.join(facts))}]]")
     if review.by and review.status != Status.unread:

@@ -15,8 +15,11 @@ from medvl.data.identity import folder_key
 from medvl.models.bundle import open_bundle
 from medvl.retrieval.entry import Entry, Space
 from medvl.retrieval.store import Index
+from medvl.review.record import Person
 from medvl_ui.extras import extras, options, parsed
 from medvl_ui.likeness import likeness
+from medvl_ui.reviews import reviews
+from medvl_ui.station import open_station
 from medvl_ui.study import Study
 
 
@@ -151,9 +154,51 @@ def test_a_draft_links_sentences_to_findings_and_keeps_edits(tmp_path: Path, mon
     at.button(key="draft_0").click().run()
     assert at.session_state["finding"] == "renal_cyst@kidney_left"
     assert "cyst" in at.text_area[0].value
+    proposed = at.text_area[0].value
     at.text_area[0].set_value("My own words.").run()
-    assert "Edited by you; kept in this browser session only" in said(at)
-    assert pane(pane(at, "Study"), "Draft").text_area[0].value == "My own words."
+    assert "Version 1, saved by Anna Roth" in said(at)
+    kept = reviews(tmp_path).review(CASE).text
+    assert (kept.text, kept.proposed, kept.changed) == ("My own words.", proposed, True)
+    other = pane(readings(tmp_path, monkeypatch, bundle=bundle), "Draft")  # a session of its own
+    assert other.text_area[0].value == "My own words."
+    assert "Draft, not final." in said(other)
+
+
+def write_draftable(root: Path) -> None:
+    write_full(root)
+    open_station(root)
+
+
+def test_two_who_write_at_once_see_both_texts_and_lose_none(tmp_path: Path, monkeypatch) -> None:
+    write_draftable(tmp_path)
+    at = pane(readings(tmp_path, monkeypatch), "Draft")
+    assert "--bundle NAME" in said(at)  # without the software's words a person can write all the same
+    desk = reviews(tmp_path)
+    results = desk.review(CASE).answers.sha256
+    desk.save_text(CASE, "Theirs.", Person("Bert", "reviewer"), expected_version=0, results=results)
+    at.text_area[0].set_value("Mine.").run()
+    told = said(at)
+    assert "**Bert** was faster" in told
+    assert "Theirs." in told
+    assert at.text_area[0].value == "Mine."
+    assert desk.review(CASE).text.text == "Theirs."
+    at.button(key=f"signoff_{CASE}_mine").click().run()
+    assert desk.review(CASE).text.text == "Mine."
+    assert desk.review(CASE).text.version == 2
+    at.button(key=f"signoff_{CASE}_drop").click().run()
+    assert desk.review(CASE).text is None
+    assert [row["what"] for row in desk.history(CASE)] == ["report text saved"] * 2 + ["report text taken back"]
+
+
+def test_readers_see_the_text_and_cannot_write(tmp_path: Path, monkeypatch) -> None:
+    write_draftable(tmp_path)
+    desk = reviews(tmp_path)
+    results = desk.review(CASE).answers.sha256
+    desk.save_text(CASE, "Theirs.", Person("Bert", "reviewer"), expected_version=0, results=results)
+    at = readings(tmp_path, monkeypatch)
+    at.session_state["role"] = "reader"
+    at = pane(at, "Draft")
+    assert (at.text_area[0].value, at.text_area[0].disabled) == ("Theirs.", True)
 
 
 def test_a_free_prompt_gives_the_models_margin_and_no_verdict(tmp_path: Path, monkeypatch, tiny_run: Tiny) -> None:
