@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from medvl.errors import ConfigError
@@ -16,6 +12,7 @@ from medvl.errors import ConfigError
 from .built_in import bundle_folder, findings_file, recipe_file
 from .console import warn
 from .progress import Shown, Told
+from .signals import Stopped, first, stoppable
 
 if TYPE_CHECKING:
     from medvl.data.cohort import Cohort
@@ -89,7 +86,7 @@ def run(
     from medvl.recipe import load_recipe
     from medvl.text.prompts import load_findings
 
-    with _stoppable():
+    with stoppable():
         try:
             recipe = load_recipe(recipe_file(config), overrides)
             if recipe.data_from and table is None:
@@ -106,15 +103,20 @@ def run(
                 from .train_plan import show_plan
 
                 return show_plan(recipe, out, table)
-            machine = _machine(device, parallel, threads, checkpoint_minutes, tensorboard)
+            machine = machine_of(device, parallel, threads, checkpoint_minutes, tensorboard)
             return _run(Job(recipe, out, machine, findings, text, table, places))
-        except _Stopped as stopped:
-            if _first():
+        except Stopped as stopped:
+            if first():
                 warn(f"stopped; the same command goes on from what is finished in {out}")
             return 128 + stopped.number
 
 
-def _machine(device: str, parallel: str, threads: int | None, minutes: float, tensorboard: bool) -> Machine:
+def machine_of(device: str, parallel: str, threads: int | None, minutes: float, tensorboard: bool) -> Machine:
+    """How the run uses the machine.
+
+    Raises:
+        ConfigError: an unknown way of holding weights.
+    """
     import torch
 
     from medvl.training.machine import Machine
@@ -212,39 +214,3 @@ def _from_table(job: Job, progress: Told) -> dict[str, Cohort]:
             f"no usable {missing[0]} study in {table.name}; see rejects.csv in {folder}, or fill the column split of the table"
         )
     return cohorts
-
-
-class _Stopped(KeyboardInterrupt):
-    """SIGTERM or Ctrl-C outside the steps of a stage."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__()
-        self.number = number
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Turn SIGTERM and SIGINT of this process into `_Stopped`; processes forked from it die of them as usual."""
-    owner, before = os.getpid(), dict[int, object]()
-
-    def stop(number: int, _: FrameType | None) -> None:
-        if os.getpid() == owner:
-            raise _Stopped(number)
-        signal.signal(number, signal.SIG_DFL)
-        os.kill(os.getpid(), number)
-
-    try:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            before[number] = signal.signal(number, stop)
-    except ValueError:  # not the main thread: signals are somebody else's
-        pass
-    try:
-        yield
-    finally:
-        for held, handler in before.items():
-            signal.signal(held, handler)  # type: ignore[arg-type]
-
-
-def _first() -> bool:
-    """Whether this is the first process of a run, before the processes know of each other."""
-    return os.environ.get("RANK", "0") == "0"

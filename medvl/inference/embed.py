@@ -27,6 +27,7 @@ from medvl.inference.predictor import Predictor, RegionResult
 from medvl.text.prompts import Finding
 
 BATCH = 32
+GROUPS = ("sex", "site", "phase", "manufacturer", "kernel", "slice_thickness_mm")  # by which results are compared
 Progress = Callable[[int, int], None]
 Case = Mapping[str, Any]
 
@@ -198,7 +199,9 @@ def _facts(case: Case) -> dict[str, Any]:
     """What is known of a patient: of phantoms from their truth, of others from the table."""
     truth = case.get("truth") or {}
     if "seed" not in truth:
-        return {name: truth.get(name) for name in ("age_years", "time_days", "event")}
+        return {name: truth.get(name) for name in ("age_years", "time_days", "event")} | {
+            name: truth[name] for name in GROUPS if truth.get(name) is not None
+        }
     who = patient_of(truth)
     kernels = {mm: name for name, mm in KERNELS_MM.items()}
     return {

@@ -27,6 +27,7 @@ from medvl.models.bundle import Bundle, seal
 from medvl.models.config import ClipConfig
 from medvl.models.localiser import Localiser
 from medvl.models.system import System
+from medvl.recipe import as_plain
 from medvl.survival.endpoints import MIN_EVENTS
 from medvl.survival.model import SurvivalModel, fit_survival
 from medvl.text.prompts import FindingList
@@ -38,6 +39,7 @@ from medvl.training.run import Workspace, stage_folder
 from medvl.training.samples import KindData, ages_and_outcomes, half_known
 
 BATCH = 64
+LEARNED = ("steps", "step", "loss", "best", "stopped_early", "device", "torch", "world_size", "sha256")  # of a receipt
 LOOKS = 3000  # crops of a kind whose look is enough to know it
 
 
@@ -107,8 +109,25 @@ def survival_of(work: Workspace, units: Mapping[str, Tensor], validation_units: 
     return replace(model, reference=np.sort(np.array(risks)))
 
 
-def export(work: Workspace, trained: Trained, localiser: Localiser, findings: FindingList, findings_text: str) -> Bundle:
+def export(
+    work: Workspace,
+    trained: Trained,
+    localiser: Localiser,
+    findings: FindingList,
+    findings_text: str,
+    provenance: Mapping[str, Any] | None = None,
+) -> Bundle:
     """Fit everything that is fitted after training, and write the bundle to `OUT/bundle`.
+
+    The same weights, data and machine make the same bytes: what a run took is in its folder, not in its bundle.
+
+    Args:
+        work: what was trained on.
+        trained: the result.
+        localiser: of the bundle.
+        findings: questions.
+        findings_text: the file they came from.
+        provenance: what else is known of the origin, such as a parent's hash, for `provenance.json`.
 
     Raises:
         ConfigError: a finding is asked that the recipe's concept streams were not taught.
@@ -137,6 +156,8 @@ def export(work: Workspace, trained: Trained, localiser: Localiser, findings: Fi
         **({"paraphrases.json": {"draws": DRAWS, "seed": 0, "limits": fitted.limits}} if fitted.limits else {}),
         **({"survival.json": survival.to_json()} if survival else {}),
         "metrics.json": _metrics(work, fitted),
+        "recipe.json": as_plain(work.recipe),
+        "provenance.json": {"software": f"medvl {__version__}", **(provenance or {})},
     }.items():
         (folder / name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     work.tokenizer.save(str(folder / "tokenizer.json"))
@@ -162,7 +183,7 @@ def _metrics(work: Workspace, fitted: Fitted) -> dict[str, Any]:
     _, time, event = ages_and_outcomes(cases)
     return {
         "outcomes": {"known": int(np.isfinite(time).sum()), "events": int(event.sum()), "half_known": half_known(cases)},
-        "cohort": work.recipe.cohort.model_dump(),
+        "cohort": work.recipe.cohort.model_dump() if all("seed" in (case.get("truth") or {}) for case in cases) else None,
         "validation_auroc": fitted.auroc,
         "prior": {"chosen": fitted.prior, "validation": fitted.priors},
         "stages": _receipts(work),
@@ -192,4 +213,5 @@ def write_familiar(folder: Path, familiar: Mapping[str, Familiarity]) -> None:
 
 def _receipts(work: Workspace) -> dict[str, Any]:
     found = {stage.name: stage_folder(work, i) / "receipt.json" for i, stage in enumerate(work.recipe.stages)}
-    return {name: json.loads(path.read_text("utf-8")) for name, path in found.items() if path.exists()}
+    read = {name: json.loads(path.read_text("utf-8")) for name, path in found.items() if path.exists()}
+    return {name: {key: receipt[key] for key in LEARNED} for name, receipt in read.items()}

@@ -97,6 +97,7 @@ def open_workspace(
     stages: Path | None = None,
     given: Mapping[str, Cohort] | None = None,
     machine: Machine | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> Workspace:
     """Build or open everything the stages read; of several processes the first builds.
 
@@ -109,6 +110,7 @@ def open_workspace(
         stages: folder of finished stages, to share them between runs that begin alike.
         given: train and validation cohorts from elsewhere, such as a table; without them phantoms are made.
         machine: how the run uses the machine; by itself it takes what is there.
+        tokenizer: of the text tower that the run begins from; without it one is trained on the training reports.
     """
     machine, stages = machine or Machine(), stages or out / "stages"
     out.mkdir(parents=True, exist_ok=True)
@@ -126,7 +128,7 @@ def open_workspace(
         data["train"],
         data["validation"],
         concepts([ontology_of(kind) for kind in recipe.kinds.values()]),
-        machine.once(lambda: _tokenizer(stages, recipe, key, data["train"])),
+        tokenizer or machine.once(lambda: _tokenizer(stages, recipe, key, data["train"])),
         progress,
         findings.only(recipe.kinds),
         machine,
