@@ -140,17 +140,19 @@ def _mass(rng: np.random.Generator, often: Findings) -> Mass:
 
 
 def _chest(rng: np.random.Generator, sex: str, often: Findings) -> Chest:
-    ratio = float(np.clip(rng.normal(0.60, 0.03) if rng.random() < often.cardiomegaly else rng.normal(0.48, 0.03), 0.40, 0.70))
-    aorta = float(rng.normal(49, 3.0) if rng.random() < often.aneurysm else rng.normal(34 if sex == "M" else 32, 3.2))
+    ratio = float(
+        np.clip(rng.normal(*often.heart_ratio) if rng.random() < often.cardiomegaly else rng.normal(0.48, 0.03), 0.40, 0.70)
+    )
+    aorta = float(rng.normal(*often.aneurysm_mm) if rng.random() < often.aneurysm else rng.normal(34 if sex == "M" else 32, 3.2))
     inner_chest = 262.0 if sex == "M" else 240.0
     return Chest(
         heart_width_mm=round(ratio * inner_chest, 1),
         cardiothoracic_ratio=round(ratio, 3),
         ascending_aorta_mm=round(float(np.clip(aorta, 25, 62)), 1),
         coronary_calcification=_choice(rng, GRADES, often.coronary),
-        pericardial_effusion_mm=round(float(rng.uniform(6, 24)), 1) if rng.random() < often.pericardial else 0.0,
-        effusion_left_mm=round(float(rng.uniform(12, 60)), 1) if rng.random() < often.effusion else 0.0,
-        effusion_right_mm=round(float(rng.uniform(12, 60)), 1) if rng.random() < often.effusion else 0.0,
+        pericardial_effusion_mm=round(float(rng.uniform(*often.pericardial_mm)), 1) if rng.random() < often.pericardial else 0.0,
+        effusion_left_mm=round(float(rng.uniform(*often.effusion_mm)), 1) if rng.random() < often.effusion else 0.0,
+        effusion_right_mm=round(float(rng.uniform(*often.effusion_mm)), 1) if rng.random() < often.effusion else 0.0,
     )
 
 

@@ -42,6 +42,7 @@ class Findings(_Strict):
         cysts, stones: shares of kidneys with none, one, two (and three) of them.
         hydronephrosis, coronary: shares of none, mild, moderate, severe.
         mass, cardiomegaly, aneurysm, pericardial, effusion (a side), fatty_liver: shares; avid: of the masses.
+        heart_ratio, aneurysm_mm: mean and spread in those who have it; pericardial_mm, effusion_mm: ranges.
     """
 
     mass: Share = 0.24
@@ -54,8 +55,12 @@ class Findings(_Strict):
     cardiomegaly: Share = 0.25
     aneurysm: Share = 0.2
     coronary: Four = (0.58, 0.16, 0.14, 0.12)
+    heart_ratio: Pair = (0.60, 0.03)
+    aneurysm_mm: Pair = (49, 3.0)
     pericardial: Share = 0.16
+    pericardial_mm: Pair = (6, 24)
     effusion: Share = 0.18
+    effusion_mm: Pair = (12, 60)
     fatty_liver: Share = 0.2
 
 
