@@ -35,9 +35,9 @@ with torch.no_grad():
 print(out.logits_per_image)
 ```
 
-The whole bundle lies in this folder, with calibration, thresholds and limits of familiarity: `medvl import-bundle FOLDER --out BUNDLE`
-gives it back with the hash `{sha256}`, and `medvl infer` with it says findings with evidence. The code above skips all of that:
-a cosine is no probability.
+The whole bundle lies in this folder, with calibration, thresholds and limits of familiarity:
+`medvl import-bundle FOLDER --out BUNDLE` gives it back with the hash `{sha256}`, and `medvl infer` with it says findings with
+evidence. The code above skips all of that: a cosine is no probability.
 """
 
 

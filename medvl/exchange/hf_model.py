@@ -1,4 +1,4 @@
-"""A bundle's towers as a model of the transformers library, loaded from a folder in its layout. Safetensors only, every name matched."""
+"""A bundle's towers as a model of the transformers library. Safetensors only, every name matched."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class MedvlModel(PreTrainedModel):
         return out if return_dict is not False else out.to_tuple()
 
     def locate(self, volume: Volume) -> dict[str, Place]:
-        """Centre and confidence of every region of a scan, for `MedvlImageProcessor`; sure below `min_confidence` means not found."""
+        """Centre of every region of a scan, for `MedvlImageProcessor`; below the localiser's `min_confidence` not found."""
         found: dict[str, Place] = self.localiser.locate(volume)
         return found
 

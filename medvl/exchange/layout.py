@@ -1,8 +1,8 @@
 """How a bundle lies in the folders of other software: the weights where that software looks for them, the rest beside, unchanged.
 
 In a folder FOLDER of another layout `weights.safetensors` is `FOLDER/model.safetensors`, byte by byte; every other file is below
-`FOLDER/medvl/`, or in FOLDER itself where that software reads the very same file (`tokenizer.json`). So nothing is lost on the way,
-and `gather` gives back a bundle of the same hash.
+`FOLDER/medvl/`, or in FOLDER itself where that software reads the very same file (`tokenizer.json`). So nothing is lost on the
+way, and `gather` gives back a bundle of the same hash.
 """
 
 from __future__ import annotations
