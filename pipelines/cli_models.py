@@ -68,6 +68,100 @@ def phantom(
 
 @app.command(
     epilog=examples(
+        "medvl ingest manifest.csv --out dataset --dry-run",
+        "medvl ingest manifest.csv --out dataset --workers 8",
+        'medvl ingest export.csv --out dataset --map report="Befund" --map label_renal_mass=Tumour --hold-out-site North',
+        "medvl ingest manifest.csv --out dataset --dicomweb dicomweb+https://pacs/dicom-web --reviews results",
+        "medvl train medslip-small --out runs/ours --table dataset",
+    )
+    + "\n\nFurther exit code: 3 rows or studies were left out; the dataset is made all the same."
+)
+def ingest(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="CSV or Parquet: one row a scan.")],
+    out: OutOption,
+    *,
+    maps: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="WANTED=COLUMN", help="What a column is, where its name does not say; may be repeated."),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="What paths are relative to; default: the manifest's folder.")
+    ] = None,
+    clinical: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN", help="A column that is a clinical covariate; may be repeated.")
+    ] = None,
+    identifiers: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="A column that identifies; its values are taken out of reports; may be repeated."),
+    ] = None,
+    dates: Annotated[str, typer.Option(metavar="dmy|mdy", help="Order in dates such as 03/04/2021; default: found out.")] = "",
+    dicomweb: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="dicomweb+https://host/path: fetch studies that are given by UID.")
+    ] = None,
+    credentials: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Login for DICOMweb, mode 0600: user and password, or token.")
+    ] = None,
+    allow_plain: Annotated[bool, typer.Option("--allow-plain", help="Let DICOMweb run unencrypted to other machines.")] = False,
+    reviews: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="DIR", help="A results folder whose corrections become labels; may be repeated."),
+    ] = None,
+    unsigned: Annotated[bool, typer.Option("--unsigned", help="Take corrections of studies that are not signed, too.")] = False,
+    seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same splits, for patients who have none.")] = 0,
+    held_out: Annotated[
+        list[str] | None,
+        typer.Option("--hold-out-site", metavar="NAME", help="All patients of a site are for testing; may be repeated."),
+    ] = None,
+    join_leaks: Annotated[
+        bool,
+        typer.Option("--join-leaks", help="Move what may be one patient into one split, test before train."),
+    ] = False,
+    allow_leaks: Annotated[
+        bool, typer.Option("--allow-leaks", help="Let what may be one patient stay in different splits, and train on it.")
+    ] = False,
+    deidentify: Annotated[
+        bool, typer.Option("--deidentify-reports/--keep-reports", help="Take names, dates and numbers out of reports.")
+    ] = True,
+    workers: Annotated[int | None, typer.Option(metavar="N", min=1, help="Processes; default: one a core, at most 8.")] = None,
+    timeout: Annotated[float, typer.Option(metavar="SECONDS", min=1, help="Longest time for one study.")] = 600.0,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at any fault of the manifest.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what each column is, check every row; write nothing.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a dataset of a spreadsheet: check it, convert every study once, split by patient, write a data card."""
+    existing(manifest, *([root] if root else []), *(reviews or []))
+    from . import ingest as verb
+
+    raise typer.Exit(
+        verb.run(
+            manifest,
+            out,
+            maps=maps or (),
+            root=root,
+            clinical=clinical or (),
+            identifiers=identifiers or (),
+            dates=dates,
+            dicomweb=dicomweb,
+            credentials=credentials,
+            allow_plain=allow_plain,
+            reviews=reviews or (),
+            unsigned=unsigned,
+            seed=seed,
+            held_out=held_out or (),
+            allow_leaks=allow_leaks,
+            join_leaks=join_leaks,
+            deidentify=deidentify,
+            workers=workers or verb.default_workers(),
+            timeout_s=timeout,
+            strict=strict,
+            dry_run=dry_run,
+            as_json=as_json,
+        )
+    )
+
+
+@app.command(
+    epilog=examples(
         "medvl train --list",
         "medvl train renalclip-small --out runs/first --dry-run",
         "medvl train renalclip-small --out runs/first",
@@ -85,7 +179,7 @@ def train(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one key; may be repeated.")
     ] = None,
     table: Annotated[
-        Path | None, typer.Option(metavar="CSV", help="Studies and reports to learn from, instead of the recipe's phantoms.")
+        Path | None, typer.Option(metavar="CSV|DATASET", help="Studies to learn from: a table, or what medvl ingest made.")
     ] = None,
     places: Annotated[
         str | None, typer.Option(metavar="BUNDLE", help="Bundle whose localiser finds regions in the table's scans.")

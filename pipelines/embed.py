@@ -88,13 +88,13 @@ def phantoms_of(predictor: Predictor, split: str, limit: int | None = None) -> P
 
 def of_table(predictor: Predictor, table: Path, cache: Path) -> Iterator[tuple[str, Embedded]]:
     """Each split of a table of studies and reports, its regions found by the bundle's localiser."""
-    from medvl.data.table import open_table
     from medvl.data.table_cohort import build_table
+    from medvl.dataset import open_studies
     from medvl.inference.embed import embed_cohort
 
     from .locate import Locator
 
-    read = open_table(table)
+    read = open_studies(table)
     locate = Locator(predictor.bundle.folder, predictor.contract.names)
     cohorts = build_table(cache, read, predictor.contract, locate, locate_key=predictor.bundle.sha256)
     for split, cohort in cohorts.items():

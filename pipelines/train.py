@@ -190,8 +190,8 @@ def _localiser(job: Job, progress: Told) -> Localiser | None:
 
 def _from_table(job: Job, progress: Told) -> dict[str, Cohort]:
     """Training and validation cohorts of the studies in a table; `rejects.csv` beside them lists what could not be taken."""
-    from medvl.data.table import open_table
     from medvl.data.table_cohort import build_table
+    from medvl.dataset import open_studies
     from medvl.models.bundle import open_bundle
 
     from .locate import Locator
@@ -200,7 +200,7 @@ def _from_table(job: Job, progress: Told) -> dict[str, Cohort]:
     bundle = open_bundle(bundle_folder(job.places or recipe.localiser_from or "phantom-demo"))
     cohorts = build_table(
         folder,
-        open_table(table, split_seed=recipe.seed),
+        open_studies(table, split_seed=recipe.seed),
         recipe.input_contract,
         Locator(bundle.folder, recipe.input_contract.names),
         locate_key=bundle.sha256,

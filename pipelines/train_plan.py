@@ -59,9 +59,10 @@ def _told(trained: Trained, stage: StageConfig) -> str:
 
 def _cohorts(recipe: Recipe, studies: Path | None) -> str:
     if studies is not None:
-        from medvl.data.table import SPLITS, open_table
+        from medvl.data.table import SPLITS
+        from medvl.dataset import open_studies
 
-        cases = open_table(studies, split_seed=recipe.seed)
+        cases = open_studies(studies, split_seed=recipe.seed)
         counts = {split: len(cases.of(split)) for split in SPLITS}
         for split in ("train", "validation"):
             if not counts[split]:
