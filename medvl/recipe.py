@@ -179,6 +179,23 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     return recipe
 
 
+def changed(recipe: Recipe, overrides: Sequence[str]) -> Recipe:
+    """The recipe with `a.b=value` overrides applied.
+
+    Raises:
+        ConfigError: an unknown key, or a value of the wrong type.
+    """
+    if not overrides:
+        return recipe
+    values = dict(as_plain(recipe))
+    for override in overrides:
+        _override(values, override)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, Path("--set"))) from error
+
+
 def _refuse_placeholders(node: Any, path: Path, place: str = "") -> None:
     """Stop at a `<value>` that the recipe leaves to whoever runs it."""
     if isinstance(node, str) and node.startswith("<") and node.endswith(">"):

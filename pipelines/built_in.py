@@ -105,6 +105,15 @@ def gate_file(name: str) -> Path:
     return _file("gate", name)
 
 
+def plan_file(name: str) -> Path:
+    """The file of a retraining plan given by name or path.
+
+    Raises:
+        ConfigError: neither.
+    """
+    return _file("plan", name)
+
+
 def findings_file(name: str) -> Path:
     """The built-in findings list called `name`.
 

@@ -116,6 +116,34 @@ def continued(recipe: Recipe, plan: RetrainPlan, preset: Preset, n_regions: int,
     return Recipe.model_validate(values)
 
 
+def started_afresh(recipe: Recipe, preset: Preset, n_regions: int, name: str) -> Recipe:
+    """A recipe that begins from nothing, for this machine: batches and grid by preset, the localiser being the parent's."""
+    batches = [stage.model_copy(update={"batch": preset.batch_of(stage.batch, n_regions)}) for stage in recipe.stages]
+    told = {"precision": preset.precision, "workers": preset.workers}
+    stages = [_without_phantoms(stage).model_copy(update=told) for stage in batches]
+    values = dict(as_plain(recipe)) | {
+        "name": name,
+        "stages": [stage.model_dump(mode="json") for stage in stages if stage.objectives],
+        "localise": None,
+        "data_from": None,
+    }
+    _finer(values, preset.grid)
+    return Recipe.model_validate(values)
+
+
+def _finer(values: dict[str, Any], factor: float) -> None:
+    """More voxels in the same field of view, in multiples of 8 along each axis; in place."""
+    if factor == 1.0:
+        return
+    for region in values["contract"]["regions"]:
+        grid = [max(8, 8 * round(n * factor / 8)) for n in region["grid_dhw"]]
+        sizes = zip(region["spacing_mm"], region["grid_dhw"], grid, strict=True)
+        region["spacing_mm"] = [round(mm * old / new, 4) for mm, old, new in sizes]
+        region["grid_dhw"] = grid
+    if values["model"]["image"].get("grid_dhw"):
+        values["model"]["image"]["grid_dhw"] = values["contract"]["regions"][0]["grid_dhw"]
+
+
 def _without_phantoms(stage: StageConfig) -> StageConfig:
     left = {k: v for k, v in stage.objectives.items() if v.get("type", k) not in NEEDS_PHANTOMS}
     return stage.model_copy(update={"objectives": left})

@@ -32,7 +32,7 @@ from medvl.inference.embed import embed_cohort
 from medvl.inference.predictor import Predictor
 from medvl.models.bundle import Bundle, open_bundle
 from medvl.recipe import Recipe, as_plain
-from medvl.retraining.plan import RetrainPlan, continued
+from medvl.retraining.plan import RetrainPlan, continued, started_afresh
 from medvl.retraining.presets import Preset
 from medvl.retraining.probe import probe
 from medvl.retraining.warm import Blend, begin_from, parent_weights, settle_blend
@@ -135,6 +135,17 @@ def regions_in(cohort: Cohort) -> int:
     return int((np.asarray(cohort.covered) >= MIN_COVERED).sum())
 
 
+def settle_recipe(order: Order, n_regions: int) -> Recipe:
+    """What is trained on that many regions: the parent's recipe continued, or another from the beginning.
+
+    Raises:
+        ConfigError: plan or changes do not fit the recipe.
+    """
+    if order.fresh:
+        return order.changes(started_afresh(order.recipe, order.preset, n_regions, order.name))
+    return order.changes(continued(order.recipe, order.plan, order.preset, n_regions, order.name))
+
+
 def settle_settings(order: Order, cohorts: Mapping[str, Cohort]) -> dict[str, Any]:
     """What this folder is about, decided once: a run that goes on takes it from the file.
 
@@ -149,9 +160,7 @@ def settle_settings(order: Order, cohorts: Mapping[str, Cohort]) -> dict[str, An
         "preset": order.preset.name,
         "fresh": order.fresh,
     }
-    n_regions = regions_in(cohorts["train"])
-    made = order.recipe if order.fresh else continued(order.recipe, order.plan, order.preset, n_regions, order.name)
-    recipe = order.changes(made.model_copy(update={"name": order.name}))
+    recipe = settle_recipe(order, regions_in(cohorts["train"]))
     asked["recipe"] = as_plain(recipe)
     if path.is_file():
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -202,8 +211,12 @@ def _workspace(order: Order, recipe: Recipe, cohorts: Mapping[str, Cohort]) -> W
     )
 
 
-def retrain(order: Order) -> Candidate:
+def retrain(order: Order, told: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Candidate:
     """Train, write the candidate bundle and embed the held-out patients with both; every finished step is kept.
+
+    Args:
+        order: what.
+        told: called with the settings, before anything is trained.
 
     Raises:
         ConfigError: data, plan or folder do not fit.
@@ -213,6 +226,8 @@ def retrain(order: Order) -> Candidate:
     order.out.mkdir(parents=True, exist_ok=True)
     cohorts = order.machine.once(lambda: cohorts_of(order))
     settings = settle_settings(order, cohorts)
+    if order.machine.world.leads:
+        told(settings)
     recipe = _with_pieces(Recipe.model_validate(settings["recipe"]), settings["probed"])
     work = _workspace(order, recipe, cohorts)
     bundle, blend = _candidate(order, work, settings)
