@@ -20,6 +20,7 @@ from medvl.evaluation.gate_checks import (
     calibration_checks,
     finding_checks,
     pairs_of,
+    reading_check,
     retrieval_checks,
     subgroup_checks,
     survival_check,
@@ -116,8 +117,8 @@ def _measure(before: Setting, after: Setting, policy: GatePolicy) -> tuple[list[
     survived = survival_check(before, after, judge, policy)
     checks += [survived] if survived else []
     checks += calibration_checks(pairs, judge, policy)
-    checks += answer_checks(before, after, pairs, judge, policy)
-    checks += subgroup_checks(after, pairs, judge, policy)
+    checks += [reading_check(before, after, judge, policy), *answer_checks(pairs, judge, policy)]
+    checks += subgroup_checks(after.table.patients, pairs, judge, policy)
     missed = [key for key in lost if key not in policy.findings.may_go]
     grounds = [Ground("finding_lost", f"The new bundle does not answer {', '.join(missed)}.", True)] if missed else []
     if policy.calibration.refreshed and _stale(before, after):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from medvl.errors import ConfigError
@@ -12,7 +13,7 @@ from medvl.evaluation.gate_policy import GatePolicy
 from medvl.evaluation.gate_rows import Check, Judge, Pair, Rule, counts
 from medvl.evaluation.metrics import average_of, harrell_of
 from medvl.evaluation.protocol import Retrieval, Survival, ZeroShot
-from medvl.evaluation.subgroups import levels
+from medvl.evaluation.subgroups import levels, order_of
 from medvl.evaluation.task_retrieval import patient_labels, patient_vectors, per_query
 from medvl.evaluation.task_survival import outcomes
 from medvl.evaluation.tasks import Setting, scored
@@ -85,13 +86,17 @@ def calibration_checks(pairs: Sequence[Pair], judge: Judge, policy: GatePolicy) 
             yield judge.check(told, values, margin, "harm", lower=True, basic=basic)
 
 
-def answer_checks(before: Setting, after: Setting, pairs: Sequence[Pair], judge: Judge, policy: GatePolicy) -> Iterator[Check]:
-    """Regions read, answers left undecided, and how often the decided ones are right."""
-    rules, least = policy.answers, policy.minimum
+def reading_check(before: Setting, after: Setting, judge: Judge, policy: GatePolicy) -> Check:
+    """Share of regions read: a bundle that gives up on hard ones is not measured on them, and would look better for it."""
     who = before.table.rows["patient_id"].to_numpy(dtype=str)
     one, two = (judge.draws.values(average_of(s.table.usable.astype(float)), who) for s in (before, after))
     told = Check("answers", "all regions", "share read", n=len(who))
-    yield judge.check(told, (one, two), rules.read, rules.inconclusive)
+    return judge.check(told, (one, two), policy.answers.read, policy.answers.inconclusive)
+
+
+def answer_checks(pairs: Sequence[Pair], judge: Judge, policy: GatePolicy) -> Iterator[Check]:
+    """Answers left undecided, and how often the decided ones are right."""
+    rules, least = policy.answers, policy.minimum
     kept = [pair for pair in pairs if pair.enough(least.present, least.absent)]
     if not kept:
         return
@@ -144,9 +149,8 @@ def survival_check(before: Setting, after: Setting, judge: Judge, policy: GatePo
     return judge.check(told, (ours[0], ours[1]), policy.survival.margin, policy.survival.inconclusive)
 
 
-def subgroup_checks(setting: Setting, pairs: Sequence[Pair], judge: Judge, policy: GatePolicy) -> Iterator[Check]:
-    """Mean AUROC in each group over the findings that have enough regions there."""
-    patients = setting.table.patients
+def subgroup_checks(patients: pd.DataFrame, pairs: Sequence[Pair], judge: Judge, policy: GatePolicy) -> Iterator[Check]:
+    """Mean AUROC in each group of patients over the findings that have enough regions there."""
     for column in policy.subgroups.columns:
         label = column.label or column.column
         try:
@@ -158,7 +162,7 @@ def subgroup_checks(setting: Setting, pairs: Sequence[Pair], judge: Judge, polic
         if len(set(group_of.values())) == 1:
             yield Check("subgroup", label, "AUROC", n=len(group_of), note=f"one group only: {next(iter(group_of.values()))}")
             continue
-        for name in sorted(set(group_of.values())):
+        for name in order_of(groups, column, patients):
             yield _group(f"{label}: {name}", name, group_of, pairs, judge, policy)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvl.evaluation.gate import GateResult
-from medvl.evaluation.report.document import NA, Document, Picture, Section, Table, Text, paragraph, points
+from medvl.evaluation.report.document import NA, Document, Picture, Section, Table, Text, paragraph, points, readable
 from medvl.evaluation.report.html import write_html
 from medvl.evaluation.report.markdown import write_markdown
 from medvl.evaluation.report.style import BLUE, GREEN, GREY, INK, LIGHT, ORANGE, WIDTH, styled
@@ -75,7 +75,7 @@ def _detail(row: Row) -> bool:
 
 
 def _name(row: Row, record: Mapping[str, Any]) -> str:
-    return str(record["labels_of"].get(row["what"], row["what"]))
+    return str(record["labels_of"].get(row["what"], readable(row["what"])))
 
 
 def _picture(name: str, rows: Sequence[Row], record: Mapping[str, Any]) -> Picture:
@@ -117,7 +117,7 @@ def _line(axes: Axes, y: int, line: Row | str, record: Mapping[str, Any]) -> Non
         axes.text(-0.02, y, line, weight="bold", **left)
         return
     marker, colour = MARKS[line["verdict"]]
-    metric = "" if line["metric"].startswith(("AUROC", "mean AUROC")) else f", {line['metric']}"
+    metric = "" if line["part"] in ("finding", "subgroup") else f", {line['metric']}"
     axes.text(-0.02, y, f"{_name(line, record)}{metric}", **left)
     word = f"{line['verdict']}{'  FAILS' if line['failed'] else ''}"
     axes.text(
@@ -132,7 +132,7 @@ def _line(axes: Axes, y: int, line: Row | str, record: Mapping[str, Any]) -> Non
         fontsize=7.5,
     )
     axes.plot([line["low"], line["high"]], [y, y], color=colour, linewidth=1.3, solid_capstyle="butt")
-    axes.plot([line["gain"]], [y], marker, color=colour, markersize=5, markeredgewidth=0)
+    axes.plot([line["gain"]], [y], marker, color=colour, markersize=7 if marker == "X" else 5, markeredgewidth=0)
     axes.plot([-line["margin"]], [y], "|", color=ORANGE, markersize=9, markeredgewidth=1.6)
 
 

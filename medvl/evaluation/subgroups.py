@@ -50,7 +50,7 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _order(groups: pd.Series, subgroup: Subgroup, patients: pd.DataFrame) -> list[str]:
+def order_of(groups: pd.Series, subgroup: Subgroup, patients: pd.DataFrame) -> list[str]:
     """Groups by rising value, the unknown last."""
     if subgroup.bins is not None:
         values = pd.to_numeric(patients[subgroup.column], errors="coerce")
@@ -78,7 +78,7 @@ def _one(setting: Setting, subgroup: Subgroup, rows: dict[str, Scored], known: O
         groups = levels(patients, subgroup)
     except ValueError as error:
         return told | {"na": str(error)}
-    names = _order(groups, subgroup, patients)
+    names = order_of(groups, subgroup, patients)
     group_of = {str(p): g for p, g in groups.items()}
     parts = {name: {k: r.take(_mine(r.patients, group_of, name)) for k, r in rows.items()} for name in names}
     least = setting.protocol.minimum.subgroup
