@@ -114,7 +114,7 @@ def observed(curves: Mapping[str, Curve]) -> alt.LayerChart | alt.FacetChart:
         for x, n in zip(marks, c.at_risk(marks * YEAR), strict=True)
     ]
     y = alt.Scale(domain=[-0.1 - 0.12 * len(names), 1], nice=False)
-    axis = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], title="observed survival")
+    axis = alt.Axis(values=[0, 0.25, 0.5, 0.75, 1], format=".2f", title="observed survival")
     x = alt.X("years:Q", title="years; numbers at risk above the axis", axis=alt.Axis(grid=False, values=marks.tolist()))
     colour = alt.Color("who:N", sort=names, scale=alt.Scale(domain=names, range=colours), legend=_legend())
     base = alt.Chart(alt.Data(values=steps)).encode(x=x, color=colour)
@@ -128,4 +128,4 @@ def observed(curves: Mapping[str, Curve]) -> alt.LayerChart | alt.FacetChart:
 def _legend() -> alt.Legend:
     import altair as alt
 
-    return alt.Legend(title=None, orient="top", columns=2, labelLimit=220, symbolType="stroke")
+    return alt.Legend(title=None, orient="top", columns=2, labelLimit=220, symbolType="stroke", symbolOpacity=1)

@@ -8,8 +8,10 @@ from .focus import look_at
 from .study import FindingRecord, Study, ranked
 from .wording import BADGES, finding_name, plain, reason_lines, score_text, spoken
 
-_COLUMNS = [5.2, 2.4, 2.6]
-_ROW_PX, _REASON_PX, _MOST_PX = 44, 30, 270
+_SHORT = {"calibrated": "cal.", "uncalibrated": "uncal."}
+_COLUMNS = [5.0, 2.5, 2.8]
+_SCORES = "cal.: a calibrated probability. uncal.: not calibrated, an order and no probability."
+_ROW_PX, _REASON_PX, _MOST_PX = 36, 28, 270
 
 
 def choose_finding(study: Study) -> FindingRecord | None:
@@ -22,8 +24,9 @@ def choose_finding(study: Study) -> FindingRecord | None:
     focus = focus or next((f for f in rows if f.verdict != "absent"), None)
     only = st.toggle("Hide absent", key="hide_absent")
     shown = [f for f in rows if not only or f.verdict != "absent"]
-    for column, title in zip(st.columns(_COLUMNS), ("Finding", "Score", "Verdict"), strict=True):
-        column.caption(title)
+    told = ("Finding", "Score", "Verdict")
+    for column, title in zip(st.columns(_COLUMNS), told, strict=True):
+        column.caption(title, help=_SCORES if title == "Score" else None)
     with st.container(height=_height(shown), border=False):
         for finding in shown:
             _row(finding, chosen=focus is not None and finding.key == focus.key)
@@ -49,7 +52,7 @@ def _row(finding: FindingRecord, *, chosen: bool) -> None:
         args=(finding.key,),
     )
     number, _, word = score_text(finding).partition(" ")
-    score.markdown(f"{plain(number)} :small[:gray[{word}]]")
+    score.markdown(f"{plain(number)} :small[:gray[{_SHORT.get(word, word)}]]")
     verdict.markdown(BADGES[finding.verdict])
     if finding.verdict == "undecided":
         for line in reason_lines(finding.reasons) or ["No reason was recorded."]:

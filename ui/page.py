@@ -61,7 +61,7 @@ def _study(study: Study, user: User) -> None:
         finding = choose_finding(study)
         show_details(study, finding, user)
     _note(study, finding, user)
-    with images:
+    with images, st.container(key="images"):
         shown = _asked_map(study) or finding
         other = None if st.session_state.get("plain") else fellows.beside(study)
         if other is not None:

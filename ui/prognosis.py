@@ -82,7 +82,7 @@ def strata_curves(model: SurvivalModel) -> dict[str, dict[float, float]]:
     from medvl.survival.model import HORIZONS_DAYS
     from medvl.survival.strata import strata_of, survival_at
 
-    groups = {f"{s.name} risk third (n = {s.n})": s.survival for s in strata_of(model)}
+    groups = {f"{s.name} risk, n = {s.n}": s.survival for s in strata_of(model)}
     groups = groups or {"training average": survival_at(model, 0.0)}
     return {name: dict(zip(HORIZONS_DAYS, map(float, values), strict=True)) for name, values in groups.items()}
 

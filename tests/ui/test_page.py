@@ -55,8 +55,8 @@ def test_findings_say_score_calibration_verdict_and_reason(at: AppTest) -> None:
     said = texts(at)
     keys = [button.key for button in at.main.button]
     assert keys == ["finding_renal_mass@kidney_right", "finding_stone@kidney_left", "finding_hydronephrosis@kidney_left"]
-    assert "0.93 :small[:gray[calibrated]]" in said
-    assert "0.55 :small[:gray[uncalibrated]]" in said
+    assert "0.93 :small[:gray[cal.]]" in said
+    assert "0.55 :small[:gray[uncal.]]" in said
     for badge in (":orange-badge[▲ present]", ":gray-badge[? undecided]", ":blue-badge[– absent]"):
         assert badge in said
     assert "The left kidney looks unlike the training data." in said
