@@ -42,7 +42,7 @@ class OtherVoice(Voice):
         """A sentence without a place, told of one kidney; under that kidney's heading as it is."""
         if self.headed:
             return sentence
-        text = sentence if sentence[1:2].isupper() else sentence[:1].lower() + sentence[1:]
+        text = sentence if sentence[1:2].isupper() or sentence.startswith("I ") else sentence[:1].lower() + sentence[1:]
         return self.say("lead", side=self.side(side), short=self.style.short[side], text=text)
 
     def composition(self, mass: Mass, enhancing: bool) -> str:
