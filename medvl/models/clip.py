@@ -59,7 +59,7 @@ class RegionClip(nn.Module):
     def project(self, pooled: Tensor, kind: Tensor) -> Tensor:
         """(B, E) float32 embeddings before normalisation, each row through the projection of its kind."""
         every = torch.stack([layer(pooled) for layer in self.image_projection], 1).float()
-        return every[torch.arange(len(kind), device=kind.device), kind]
+        return every[torch.arange(kind.shape[0], device=kind.device), kind]
 
     def embed_image(self, pixels: Tensor, kind: Tensor) -> Tensor:
         """(B, E) unit-norm embeddings of regions."""
@@ -74,7 +74,7 @@ class RegionClip(nn.Module):
         if self.pool.width != encoded.tokens.shape[-1]:
             raise ConfigError("token-wise alignment needs model.image.pool: own, where tokens and pooled features are alike")
         every = torch.stack([layer(encoded.tokens) for layer in self.image_projection], 1).float()
-        return functional.normalize(every[torch.arange(len(kind), device=kind.device), kind], dim=-1)
+        return functional.normalize(every[torch.arange(kind.shape[0], device=kind.device), kind], dim=-1)
 
     def tokenize(self, texts: Sequence[str], length: int | None = None) -> tuple[Tensor, Tensor]:
         """Ids and mask (B, M) int64, padded to the longest or to `length`."""

@@ -188,7 +188,7 @@ class ConceptStreams(nn.Module):
         banks = {"finding": finding_bank, "anatomy": anatomy_bank}
         for (name, bank), share in zip(banks.items(), self.shares(tokens), strict=True):
             queries, mask = self._ask(name, bank)
-            asked = queries.expand(len(tokens), -1, -1)
+            asked = queries.expand(tokens.shape[0], -1, -1)
             answers = self.streams[name](share, places, asked, mask, attention)
             found |= {f"{name}_{key}": value for key, value in answers.items()}
         return found

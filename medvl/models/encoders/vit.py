@@ -154,5 +154,5 @@ class VisionTransformer(ImageEncoder):
             x = x + (table if keep is None else table[keep])
         if self.class_token is not None:
             first = self.class_token if self.position is None else self.class_token + self.position[0]
-            x = torch.cat([first.to(x.dtype).expand(len(x), 1, -1), x], 1)
+            x = torch.cat([first.to(x.dtype).expand(x.shape[0], 1, -1), x], 1)
         return x

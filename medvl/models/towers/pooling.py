@@ -23,7 +23,7 @@ def pool(states: Tensor, ids: Tensor, counted: Tensor, how: Pooling) -> Tensor:
     if how == "cls":
         return states[:, 0].float()
     if how == "highest_id":
-        rows = torch.arange(len(ids), device=ids.device)
+        rows = torch.arange(ids.shape[0], device=ids.device)
         return states[rows, ids.masked_fill(~counted, -1).argmax(dim=1)].float()
     weights = counted.unsqueeze(-1).float()
     return (states.float() * weights).sum(1) / weights.sum(1).clamp_min(1.0)
