@@ -26,9 +26,10 @@ from medvl.evaluation.embedded import Embedded
 from medvl.evaluation.intervals import bootstrap
 from medvl.evaluation.metrics import auroc
 from medvl.geometry import Geometry
-from medvl.imaging.phantom.render import region_centers, render
+from medvl.imaging.phantom.render import lesion_masks, region_centers, render
 from medvl.imaging.phantom.sample import sample_patient
 from medvl.imaging.phantom.site import load_site, sites
+from medvl.imaging.phantom.truth import Patient
 from medvl.inference.embed import embed_cohort
 from medvl.inference.predictor import Predictor
 from medvl.models.bundle import open_bundle
@@ -136,22 +137,28 @@ def table(found: dict[str, dict[str, list[float]]]) -> str:
     return "\n".join(lines)
 
 
+SHOWN = {
+    "mass": ("renal_mass@kidney", 130.0),
+    "stone": ("renal_stone@kidney", 130.0),
+    "hydronephrosis": ("hydronephrosis@kidney", 130.0),
+    "cyst": ("renal_cyst@kidney", 130.0),
+    "coronary calcium": ("coronary_calcification@chest", 230.0),
+    "pleural effusion": ("pleural_effusion_left@chest", 230.0),
+}
+
+
 def draw(site: str, seed: int, start: int, path: Path) -> None:
-    """The same regions of patients of both hospitals, as their scanners see them."""
+    """A patient of each hospital for each finding, as their scanners see them, at the slice through its middle."""
     mpl.use("Agg")
-    names = ("demo", site)
-    figure, axes = plt.subplots(2 * len(names) // 2, 6, figsize=(12, 4.4), facecolor="black")
-    for row, name in enumerate(names):
-        for column, (region, patient) in enumerate(_examples(name, seed, start)):
-            center = region_centers(patient)[region]
-            spacing = patient.scanner.spacing_dhw_mm
-            width = 130.0 if region != "chest" else 220.0
+    figure, axes = plt.subplots(2, len(SHOWN), figsize=(12, 4.5), facecolor="black")
+    for row, name in enumerate(("demo", site)):
+        for column, (title, patient, center, width) in enumerate(_examples(name, seed, start)):
+            spacing, axis = patient.scanner.spacing_dhw_mm, axes[row, column]
             shape = (3, int(width / spacing[1]), int(width / spacing[2]))
             hu = render(patient, Geometry.centered(center, shape, spacing)).hu[1]
-            level, window = (40, 400) if region != "chest" else (40, 700)
-            axis = axes[row, column]
-            axis.imshow(hu, cmap="gray", vmin=level - window / 2, vmax=level + window / 2, interpolation="nearest")
-            axis.set_title(f"{patient.scanner.phase.replace('_', ' ')}", color="white", fontsize=8)
+            axis.imshow(hu, cmap="gray", vmin=-160, vmax=240, interpolation="nearest", extent=(0, 1, 0, 1))
+            told = f"{title}, {patient.scanner.phase.replace('_', ' ')}"
+            axis.set_title(told, color="white", fontsize=8)
             axis.set_xticks([])
             axis.set_yticks([])
         axes[row, 0].set_ylabel(name, color="white", fontsize=11)
@@ -159,20 +166,31 @@ def draw(site: str, seed: int, start: int, path: Path) -> None:
     figure.savefig(path, dpi=110, facecolor="black")
 
 
-def _examples(name: str, seed: int, start: int) -> Iterator[tuple[str, Any]]:
-    """(region, patient): a mass, a stone, hydronephrosis, a cyst, and two chests, the first of each in the cohort."""
+def _examples(name: str, seed: int, start: int) -> Iterator[tuple[str, Any, Any, float]]:
+    """(finding, patient, centre of its place in mm, width to show in mm); every patient once."""
     patients = [sample_patient(seed, start + n, load_site(name)) for n in range(120)]
-    abdomen = [p for p in patients if p.scanner.coverage != "chest"]
-    for wanted in ("mass", "stones", "hydronephrosis", "cysts"):
-        yield next(
-            (f"kidney_{k.side}", p)
-            for p in abdomen
-            for k in (p.kidney_left, p.kidney_right)
-            if getattr(k, wanted) not in (None, (), "none")
-        )
-    chests = [p for p in patients if p.scanner.coverage != "abdomen"]
-    yield "chest", next(p for p in chests if p.chest.cardiomegaly)
-    yield "chest", next(p for p in chests if p.chest.effusion_left_mm > 0)
+    for title, (wanted, width) in SHOWN.items():
+        for patient in patients:
+            found = _place(patient, wanted)
+            if found is not None:
+                patients.remove(patient)
+                yield title, patient, found, width
+                break
+
+
+def _place(patient: Patient, wanted: str) -> Any:
+    """(3,) LPS mm of the middle of a finding, or of the region's slice through it; None where it is not there or not reached."""
+    chest = wanted.endswith("chest")
+    if patient.scanner.coverage == ("abdomen" if chest else "chest"):
+        return None
+    for region, center in region_centers(patient).items():
+        if region.startswith("chest") == chest:
+            grid = Geometry.centered(center, (40, 40, 40), (6.0, 6.0, 6.0) if chest else (3.0, 3.0, 3.0))
+            mask = lesion_masks(patient, grid).get(wanted if chest else f"{wanted.partition('@')[0]}@{region}")
+            if mask is not None and mask.sum() > 3:
+                middle = grid.to_lps(np.argwhere(mask).mean(axis=0))
+                return np.array([*center[:2], middle[2]]) if chest else middle
+    return None
 
 
 if __name__ == "__main__":
