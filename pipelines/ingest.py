@@ -198,7 +198,7 @@ def _tell(made: Made, out: Path, options: Options, as_json: bool) -> int:
     say(f"{told['patients']} patients ({splits}), {told['scans']} scans{again}. Written to {out}; see card.html")
     for review in facts["labels"]["reviews"]:
         say(
-            f"{review['used']} clinicians' labels joined, of {review['studies']} studies; {review['unmatched']} are of other studies"
+            f"{review['used']} clinicians' labels joined, of {review['studies']} studies; {review['unmatched']} of other studies"
         )
     if left:
         codes = ", ".join(f"{n} {code}" for code, n in made.rejects.items())

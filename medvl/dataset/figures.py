@@ -112,7 +112,7 @@ def follow_up(frame: pd.DataFrame) -> Figure | None:
     from matplotlib.figure import Figure
 
     with styled():
-        figure = Figure(figsize=(WIDTH * 0.7, 3.2), layout="constrained")
+        figure = Figure(figsize=(WIDTH, 3.0), layout="constrained")
         axes = figure.subplots()
         for split, part in parts.items():
             found = curve(part["time_days"].to_numpy(np.float64), part["event"].to_numpy(bool))
@@ -122,7 +122,7 @@ def follow_up(frame: pd.DataFrame) -> Figure | None:
         axes.set_xlim(left=0)
         axes.set_xlabel("days since the scan or diagnosis")
         axes.set_ylabel("without the event")
-        axes.legend(loc="lower left")
+        figure.legend(loc="outside lower center", ncols=len(parts))
         return figure
 
 

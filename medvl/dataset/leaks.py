@@ -17,7 +17,7 @@ from medvl.dataset.likeness import near_pairs, unpacked
 from medvl.evaluation.leaks import COMMON_LEAST, COMMON_SHARE, shingles
 from medvl.evaluation.protocol import LeakLimits
 
-IMAGE_LIKENESS = 0.995
+IMAGE_LIKENESS = 0.975  # 60 phantoms and 9 real scans: 0.967 at most between two bodies; see docs/reference/manifest.md
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Do two scans show the same body? A small picture of each, compared by correlation.
 
-The scan, put upright (SPL) and clipped to -300..500 HU, is averaged to 24 x 24 x 24 boxes; the mean is taken off and the length
-made one. Exports, thicker slices, flips and noise leave it nearly as it is; another body does not give it.
+The scan, put upright (SPL) and clipped to -300..500 HU, is averaged to 24 x 24 x 24 boxes; what is the same within 5 boxes is
+taken off, which all bodies share, and the length made one. Exports, flips, noise and thicker slices leave it nearly as it is;
+another body does not give it. A scan cut shorter is another picture: it is not found.
 """
 
 from __future__ import annotations
@@ -10,19 +11,21 @@ import base64
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter
 
 from medvl.geometry import Geometry
 
 SIDE = 24
 LOW_HU, HIGH_HU = -300.0, 500.0
+BLUR = 5
 _BLOCK = 512
 
 
 def picture(hu: NDArray[np.int16], geometry: Geometry) -> str:
     """The small picture of a (D, H, W) scan as text: SIDE^3 int8, base64."""
     upright = _upright(hu, geometry.axes)
-    values = np.clip(_averaged(upright), LOW_HU, HIGH_HU)
-    values -= values.mean()
+    averaged = _averaged(upright)
+    values = averaged - uniform_filter(averaged, BLUR, mode="nearest")
     peak = float(np.abs(values).max())
     return base64.b64encode(np.rint(values * (127 / peak if peak else 0)).astype(np.int8).tobytes()).decode()
 
