@@ -35,14 +35,14 @@ def list_all(store: Path | None = None, *, as_json: bool = False) -> int:
         emit_json({"store": str(kept.folder), "bundles": told})
         return 0
     names = {row["sha256"]: str(row["bundle"]) for row in told}
+    called = {entry.sha256: entry.name for entry in kept.entries()}
     rows = []
     for row in told:
-        parent = row.get("parent")
-        above = names.get(parent, parent[:12]) if parent else NONE
-        data = (row.get("data_sha256") or NONE)[:12]
-        mark = "in use" if row["in_use"] else ""
-        rows.append([row["bundle"], mark, row.get("gate") or NONE, above, data, f"{row['size_mb']} MB", row["where"]])
-    table(["bundle", "", "gate", "made from", "data", "size", "where"], rows)
+        mark = "in use" if row["in_use"] else "built in" if row["where"] == "built in" else ""
+        parent, data = row.get("parent"), row.get("data_sha256")
+        above = called.get(parent, parent[:12]) if parent else NONE
+        rows.append([row["bundle"], mark, row.get("gate") or NONE, above, data[:8] if data else NONE])
+    table(["bundle", "", "gate", "made from", "data"], rows)
     used = f"--bundle promoted is {names.get(now, now[:12])}" if now else "Nothing is promoted"
     say(f"Store: {kept.folder}. {used}")
     return 0

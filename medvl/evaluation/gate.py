@@ -111,7 +111,7 @@ def _labels(policy: GatePolicy, table: Embedded) -> Any:
 def _measure(before: Setting, after: Setting, policy: GatePolicy) -> tuple[list[Check], list[Ground]]:
     judge = Judge(before.draws, policy.level)
     task = next(t for t in before.protocol.tasks if isinstance(t, ZeroShot))
-    pairs, lost = pairs_of(before, after, task)
+    pairs, lost = pairs_of(before, after, task, policy.minimum.shared)
     checks = finding_checks(pairs, judge, policy)
     checks += retrieval_checks(before, after, judge, policy)
     survived = survival_check(before, after, judge, policy)
@@ -120,7 +120,11 @@ def _measure(before: Setting, after: Setting, policy: GatePolicy) -> tuple[list[
     checks += [reading_check(before, after, judge, policy), *answer_checks(pairs, judge, policy)]
     checks += subgroup_checks(after.table.patients, pairs, judge, policy)
     missed = [key for key in lost if key not in policy.findings.may_go]
-    grounds = [Ground("finding_lost", f"The new bundle does not answer {', '.join(missed)}.", True)] if missed else []
+    grounds = (
+        [Ground("finding_lost", f"The new bundle does not answer {', '.join(missed)}, or for far fewer regions.", True)]
+        if missed
+        else []
+    )
     if policy.calibration.refreshed and _stale(before, after):
         why = "Scores have changed, but every calibration is still that of the old bundle: calibrate on validation patients."
         grounds.append(Ground("calibration_stale", why, True))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from medvl.errors import ConfigError
 from medvl.evaluation.gate_policy import GatePolicy
-from medvl.evaluation.gate_rows import Check, Judge, Pair, Rule, counts
+from medvl.evaluation.gate_rows import Check, Judge, Pair, counts
 from medvl.evaluation.metrics import average_of, harrell_of
 from medvl.evaluation.protocol import Retrieval, Survival, ZeroShot
 from medvl.evaluation.subgroups import levels, order_of
@@ -22,8 +22,10 @@ Array = NDArray[np.float64]
 PRIMARY = "mean of the findings"
 
 
-def pairs_of(before: Setting, after: Setting, task: ZeroShot) -> tuple[list[Pair], list[str]]:
-    """Every finding that both answer, on the regions that both answered; and those that only the old bundle answers.
+def pairs_of(before: Setting, after: Setting, task: ZeroShot, shared: float) -> tuple[list[Pair], list[str]]:
+    """Every finding that both answer, on the regions that both answered; and those that the new bundle does not answer.
+
+    One that it answers for less than the share `shared` of the regions that the old bundle answers is among the latter.
 
     Raises:
         ConfigError: the two cohorts hold different labels.
@@ -37,6 +39,9 @@ def pairs_of(before: Setting, after: Setting, task: ZeroShot) -> tuple[list[Pair
             continue
         one, two = scored(before, task, key), scored(after, task, key)
         _, i, j = np.intersect1d(one.rows, two.rows, return_indices=True)
+        if len(i) < shared * len(one.rows):
+            lost.append(key)
+            continue
         if not np.array_equal(one.labels[i], two.labels[j]):
             raise ConfigError(f"labels of {key} differ between the two embedded cohorts; embed one cohort with both bundles")
         scores = (one.probability[i], two.probability[j], one.verdicts[i], two.verdicts[j])
@@ -95,7 +100,7 @@ def reading_check(before: Setting, after: Setting, judge: Judge, policy: GatePol
 
 
 def answer_checks(pairs: Sequence[Pair], judge: Judge, policy: GatePolicy) -> Iterator[Check]:
-    """Answers left undecided, and how often the decided ones are right."""
+    """Answers left undecided, and how often answers are right; an undecided one counts as half, as a guess would."""
     rules, least = policy.answers, policy.minimum
     kept = [pair for pair in pairs if pair.enough(least.present, least.absent)]
     if not kept:
@@ -104,27 +109,29 @@ def answer_checks(pairs: Sequence[Pair], judge: Judge, policy: GatePolicy) -> It
     told = Check("answers", PRIMARY, "share undecided", n=n)
     found = judge.mean([judge.undecided(pair) for pair in kept])
     yield judge.check(told, found, rules.undecided, rules.inconclusive, lower=True)
-    told = Check("answers", PRIMARY, "balanced accuracy of the decided", n=n)
+    told = Check("answers", PRIMARY, "balanced accuracy", n=n)
     yield judge.check(told, judge.mean([judge.accuracies(pair) for pair in kept]), rules.accuracy, rules.inconclusive)
 
 
 def retrieval_checks(before: Setting, after: Setting, judge: Judge, policy: GatePolicy) -> Iterator[Check]:
-    """Mean reciprocal rank of scan to report and back; nothing where fewer than the minimum of patients have both."""
-    rules: Rule = policy.retrieval.inconclusive
+    """Mean reciprocal rank of scan to report and back; not assessed where fewer than the minimum of patients have both."""
+    rules, metric = policy.retrieval, "mean reciprocal rank"
+    ways = {"scan to report": (0, 1), "report to scan": (1, 0)}
     (first, *one, _), (second, *two, _) = (patient_vectors(s.table) for s in (before, after))
     who, i, j = np.intersect1d(first, second, return_indices=True)
+    least = policy.minimum.patients
+    if len(who) < least:
+        note = f"{len(who)} patients have scan and report; {least} are needed"
+        lost = len(first) >= least
+        yield from (Check("retrieval", name, metric, n=len(who), failed=lost, note=note) for name in ways)
+        return
     sides = [(np.asarray(side[0])[at], np.asarray(side[1])[at]) for side, at in ((one, i), (two, j))]
-    labels, size = patient_labels(before.table, who), min(policy.retrieval.gallery, len(who))
-    task = Retrieval(type="retrieval", gallery=policy.retrieval.gallery)
-    for name, (ask, answer) in {"scan to report": (0, 1), "report to scan": (1, 0)}.items():
-        told = Check("retrieval", name, "mean reciprocal rank", n=len(who))
-        if len(who) < policy.minimum.patients:
-            note = f"{len(who)} patients have scan and report; {policy.minimum.patients} are needed"
-            yield Check("retrieval", name, "mean reciprocal rank", n=len(who), note=note)
-            continue
+    labels, size = patient_labels(before.table, who), min(rules.gallery, len(who))
+    task = Retrieval(type="retrieval", gallery=rules.gallery)
+    for name, (ask, answer) in ways.items():
         ranks = [per_query(side[ask], side[answer], labels, task, size, policy.seed)["median_rank"] for side in sides]
         values = (judge.draws.values(average_of(1 / ranks[0]), who), judge.draws.values(average_of(1 / ranks[1]), who))
-        yield judge.check(told, values, policy.retrieval.margin, rules)
+        yield judge.check(Check("retrieval", name, metric, n=len(who)), values, rules.margin, rules.inconclusive)
 
 
 def survival_check(before: Setting, after: Setting, judge: Judge, policy: GatePolicy) -> Check | None:

@@ -86,7 +86,7 @@ class Calibrated(Guard):
 
 
 class Answered(Guard):
-    """Margins of the shares of regions read and of answers left undecided, and of the accuracy of those decided."""
+    """Margins of the shares of regions read and of answers left undecided, and of balanced accuracy."""
 
     read: float = Margin
     undecided: float = Margin
@@ -104,7 +104,8 @@ class Least(Minimum):
     """Counts below which nothing is concluded.
 
     Args:
-        shared: of all regions, the share that both embedded cohorts must hold.
+        shared: of all regions, the share that both embedded cohorts must hold; and of those that the old bundle answers for a
+            finding, the share that the new one must answer.
     """
 
     shared: float = Field(default=0.95, gt=0, le=1)

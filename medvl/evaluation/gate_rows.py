@@ -156,14 +156,13 @@ class Judge:
         return first, second
 
     def accuracies(self, pair: Pair) -> tuple[Array, Array]:
-        """(B + 1,) mean of sensitivity and specificity among the decided, of both."""
+        """(B + 1,) mean of the shares of present and of absent that were called so, an undecided one counted as half, of both."""
         first, second = (self._balanced(pair, said) for said in (pair.said_before, pair.said_after))
         return first, second
 
     def _balanced(self, pair: Pair, said: NDArray[np.str_]) -> Array:
-        right = np.where(said == np.where(pair.labels == 1, "present", "absent"), 1.0, 0.0)
-        parts = [np.where((pair.labels == k) & (said != "undecided"), right, np.nan) for k in (0, 1)]
-        return np.asarray(np.mean([self._average(part, pair) for part in parts], 0))
+        right = np.where(said == np.where(pair.labels == 1, "present", "absent"), 1.0, np.where(said == "undecided", 0.5, 0.0))
+        return np.asarray(np.mean([self._average(np.where(pair.labels == k, right, np.nan), pair) for k in (0, 1)], 0))
 
     def _average(self, values: Any, pair: Pair) -> Array:
         return self.draws.values(average_of(values), pair.patients)

@@ -163,10 +163,11 @@ def test_answers_by_hand(first: tuple[Subject, Subject, GateResult]) -> None:
         for p in scores:
             undecided = (p > 0.45) & (p < 0.55)
             shares.append(undecided.mean())
-            accuracies.append(balanced_accuracy_score(y[~undecided], p[~undecided] >= 0.5))
+            halves = [balanced_accuracy_score(y, p >= cut) for cut in (0.45, 0.55)]
+            accuracies.append(np.mean(halves))
     share, accuracy = (
         row(result, "answers", None, "share undecided"),
-        row(result, "answers", None, "balanced accuracy of the decided"),
+        row(result, "answers", None, "balanced accuracy"),
     )
     assert [share.before, share.after] == pytest.approx([np.mean(shares[::2]), np.mean(shares[1::2])])
     assert [accuracy.before, accuracy.after] == pytest.approx([np.mean(accuracies[::2]), np.mean(accuracies[1::2])])
@@ -320,6 +321,35 @@ def test_a_finding_may_not_get_lost_unless_the_policy_says_so() -> None:
     without = replace(after, model=replace(after.model, calibrations={"mass": refitted()["mass"]}))
     assert codes(decide(before, without, policy())) == {"finding_lost"}
     assert decide(before, without, policy(findings={"may_go": ["cyst"]})).passed
+
+
+def test_a_finding_answered_for_fewer_regions_is_lost() -> None:
+    before = pretend(300)
+    silent = (np.arange(len(before.table))[:, None] % 10 == 0) & np.array([False, True])
+    after = after_of(before.table, lambda margins: np.where(silent, np.nan, margins).astype(np.float32))
+    assert codes(decide(before, after, policy())) == {"finding_lost"}
+
+
+def test_a_bundle_that_is_never_sure_of_a_finding_does_not_escape() -> None:
+    before = pretend(300)
+    after = after_of(before.table, lambda margins: margins)
+    shy = refitted() | {"cyst": Calibration(1.0, 1e-6, 0.99, 1e-6, 0.999999, 40, 60)}
+    result = decide(before, replace(after, model=replace(after.model, calibrations=shy)), policy())
+    assert row(result, "answers", None, "balanced accuracy").verdict == "worse"
+
+
+def test_retrieval_may_not_get_lost() -> None:
+    before = pretend(100)
+    after = after_of(before.table, lambda margins: margins, report_embedding=np.full_like(before.table.report_embedding, np.nan))
+    assert codes(decide(before, after, policy())) == {"retrieval_worse"}
+
+
+def test_a_cohort_without_reports_is_judged_by_the_rest() -> None:
+    table = pretend(100).table
+    before = Subject(model(), replace(table, report_embedding=np.full_like(table.report_embedding, np.nan)))
+    result = decide(before, after_of(before.table, lambda margins: margins), policy())
+    assert result.passed
+    assert row(result, "retrieval").note == "0 patients have scan and report; 40 are needed"
 
 
 def test_survival_may_not_get_lost() -> None:
