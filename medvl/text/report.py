@@ -17,6 +17,7 @@ _ITEM = re.compile(  # quotes and bullets that open an item of an impression, or
 )
 _SUBHEADER = re.compile(r"^([A-Z][\w ,/&()-]{1,40}):")
 _MEASURE = re.compile(r"\d")
+_NORMAL = re.compile(r"(?:(?:this|it|appearances?) (?:is|are) )?(?:normal|unremarkable|nad|no abnormality)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -211,16 +212,22 @@ def _last_named(sentence: str, assigned: list[tuple[str, str]]) -> Where | None:
     return None
 
 
+def _under(header: str, sentence: str) -> str:
+    """The sentence; "Normal." keeps the header above it, without which it says nothing."""
+    return f"{header} {sentence}" if header and _NORMAL.match(sentence) and not topics_of(sentence) else sentence
+
+
 def _assign(paragraph: str) -> list[tuple[str, str]]:
     """(region, sentence) for each statement of a paragraph; sub-headers and earlier sentences lend topic and side."""
     header = _SUBHEADER.match(paragraph)
     topic: set[str] = topics_of(header.group(1)) if header else set()
     scope = side_of(header.group(1)) if header else None
+    lent = ""
     if header and _names_organs_only(header.group(1)) and not paragraph[header.end() :].strip()[:1].isdigit():
-        paragraph = paragraph[header.end() :]
+        lent, paragraph = header.group(0), paragraph[header.end() :]
     before = scope
     assigned: list[tuple[str, str]] = []
-    for sentence in split_sentences(paragraph):
+    for sentence in (_under(lent, said) for said in split_sentences(paragraph)):
         own = topics_of(sentence)
         follows = bool(phrases(tuple(table("report")["anaphora"]), True).search(sentence))
         if (own and not follows) or (not topic and own):

@@ -233,3 +233,42 @@ def test_an_own_ontology_is_used() -> None:
     own = load_ontology({"name": "lung", "regions": ["chest"], "findings": {"atelectasis": {"terms": [r"atelecta\w+"]}}})
     assert extract(parse_report("Bibasal atelectasis."), [own]) == {"chest": {"atelectasis": 1}}
     assert extract(parse_report("Lungs without atelectasis."), [own]) == {"chest": {"atelectasis": 0}}
+
+
+TELEGRAPHIC: list[tuple[str, str, dict[str, Any]]] = [
+    ("REPORT:\nRK: NAD.\nLK: SOL 4.2 x 3.9 cm upper pole.", "kidney_right", {"renal_mass": 0, "renal_stone": 0}),
+    (
+        "REPORT:\nRK: NAD.\nLK: SOL 4.2 x 3.9 cm upper pole.",
+        "kidney_left",
+        {"renal_mass": 1, "mass_size_mm": 42.0, "mass_pole": "upper"},
+    ),
+    ("REPORT:\nUreters: Normal.", "kidney_left", {"renal_mass": -1, "hydronephrosis": -1}),
+    ("REPORT:\nRight kidney: Normal in size.", "kidney_right", {"renal_mass": -1, "renal_stone": -1}),
+    (
+        "LK: Mod PCS dilatation. Nil calculus.",
+        "kidney_left",
+        {"hydronephrosis": 1, "hydronephrosis_grade": "moderate", "renal_stone": 0},
+    ),
+    ("B/L HN.", "kidney_right", {"hydronephrosis": 1}),
+    ("Lt kidney: mild fullness of PCS.", "kidney_left", {"hydronephrosis": 1, "hydronephrosis_grade": "mild"}),
+    (
+        "Mild CAC. Asc. aorta 5.1 cm, aneurysmal.",
+        "chest",
+        {"coronary_calcification": 1, "coronary_grade": "mild", "aorta_mm": 51.0},
+    ),
+    ("CAC score: 0.", "chest", {"coronary_calcification": 0}),
+    ("CAC score of 0.5.", "chest", {"coronary_calcification": 1}),
+    ("Nil pericardial effusion.", "chest", {"pericardial_effusion": 0}),
+    (
+        "REPORT:\nHeart: Normal.\nPericardium: NAD.",
+        "chest",
+        {"pericardial_effusion": 0, "cardiomegaly": 0, "aortic_aneurysm": -1},
+    ),
+    ("Clinical details: ?renal mass.\nExam: CT KUB.\nImp: Solid growth Rt kidney 3 cm.", "kidney_right", {"renal_mass": 1}),
+]
+
+
+@pytest.mark.parametrize(("text", "region", "expected"), TELEGRAPHIC, ids=[w[0] for w in TELEGRAPHIC])
+def test_telegraphic_wordings(text: str, region: str, expected: dict[str, Any]) -> None:
+    found = extract(parse_report(text))[region]
+    assert {key: found[key] for key in expected} == expected
