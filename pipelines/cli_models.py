@@ -199,6 +199,13 @@ def train(
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write the curves for TensorBoard, in each stage's folder.")
     ] = False,
+    mlflow: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|URI", help="Also note stages and the bundle in MLflow: a folder here, or a server's address."),
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Begin with weights that `medvl import-release` wrote.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show stages, sizes and cohorts; train and write nothing.")] = False,
     listed: Annotated[
         bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="Name the built-in recipes.")
@@ -206,8 +213,7 @@ def train(
 ) -> None:
     """Train as a recipe says, stage by stage; run again, it goes on where it stopped."""
     _well_formed(overrides or [])
-    if table is not None:
-        existing(table)
+    existing(*(path for path in (table, start) if path is not None))
     from . import train as verb
 
     raise typer.Exit(
@@ -222,6 +228,8 @@ def train(
             threads=threads,
             checkpoint_minutes=checkpoint_minutes,
             tensorboard=tensorboard,
+            mlflow=mlflow,
+            start=start,
             dry_run=dry_run,
         )
     )

@@ -19,6 +19,23 @@ class BurnedIn(StrEnum):
     keep = "keep"
 
 
+class Layout(StrEnum):
+    """Software that a bundle is written for."""
+
+    huggingface = "huggingface"
+    monai = "monai"
+    onnx = "onnx"
+    torch_export = "torch-export"
+
+
+class System(StrEnum):
+    """Projects whose released checkpoints are known."""
+
+    renalclip = "renalclip"
+    cardiac_clip = "cardiac-clip"
+    medslip = "medslip"
+
+
 @app.command(
     epilog=examples("medvl doctor", "medvl doctor --bundle phantom-demo --out results --pacs dicomweb+https://pacs/dicom-web")
     + "\n\nFurther exit code: 3 there is a problem."
@@ -142,3 +159,65 @@ def pack(
 
     wanted = [name.strip() for name in extras.split(",") if name.strip()]
     raise typer.Exit(verb.run(out, bundles=bundles or (), configs=configs or (), python=python, extras=wanted))
+
+
+@app.command(
+    epilog=examples(
+        "medvl export phantom-demo --to huggingface --out exported",
+        "medvl export runs/ours/bundle --to monai --out exported --license cc-by-nc-4.0",
+        "medvl export runs/ours/bundle --to onnx --out exported --check study/",
+    )
+)
+def export(
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A built-in bundle, or a bundle folder.")],
+    to: Annotated[Layout, typer.Option("--to", metavar="huggingface|monai|onnx|torch-export", help="Whose layout.")],
+    out: OutOption,
+    *,
+    license_id: Annotated[
+        str | None, typer.Option("--license", metavar="ID", help="Licence of the weights, such as apache-2.0, for the card.")
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(metavar="SCAN", help="Scan to check graphs with; phantoms when not given.")
+    ] = None,
+) -> None:
+    """Write a bundle for other software; graphs are checked against the model before they are kept. No file is a pickle."""
+    if check is not None:
+        existing(check)
+    from . import export as verb
+
+    raise typer.Exit(verb.run(bundle, to.value, out, license_id=license_id, check=check))
+
+
+@app.command("import-bundle", epilog=examples("medvl import-bundle exported --out bundle"))
+def import_bundle(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="What `medvl export` wrote for Hugging Face or MONAI.")],
+    out: OutOption,
+) -> None:
+    """Turn an exported folder back into the bundle it was, with the same hash; altered weights are refused."""
+    existing(folder)
+    from . import export as verb
+
+    raise typer.Exit(verb.import_bundle(folder, out))
+
+
+@app.command(
+    "import-release",
+    epilog=examples(
+        "medvl import-release renalclip RenalCLIP-image-encoder-model-best-acc.pt --out start",
+        "medvl import-release medslip checkpoint.pth --out start --windows 1",
+    )
+    + "\n\nFurther exit code: 5 a weight is missing or unexplained; nothing is written.",
+)
+def import_release(
+    system: Annotated[System, typer.Argument(metavar="renalclip|cardiac-clip|medslip", help="Whose release it is.")],
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Its file; read as tensors, no code in it runs.")],
+    out: OutOption,
+    *,
+    windows: Annotated[int, typer.Option(metavar="N", min=1, help="HU windows of the input, for medslip: 3 or 1.")] = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring a released checkpoint under medvl's names, with a report of every weight, as a start for `medvl train --start`."""
+    existing(checkpoint)
+    from . import import_release as verb
+
+    raise typer.Exit(verb.run(system.value, checkpoint, out, windows=windows, as_json=as_json))

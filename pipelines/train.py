@@ -35,6 +35,7 @@ class Job:
         findings: questions, and findings_text: the file they came from.
         table: studies and reports to learn from, or None for the recipe's phantoms.
         places: bundle whose localiser finds the regions of the table's scans, if another than the recipe's.
+        start: weights that `medvl import-release` wrote, to begin with.
     """
 
     recipe: Recipe
@@ -44,6 +45,7 @@ class Job:
     findings_text: str
     table: Path | None
     places: str | None
+    start: Path | None = None
 
 
 def run(
@@ -58,6 +60,8 @@ def run(
     threads: int | None = None,
     checkpoint_minutes: float = 2.0,
     tensorboard: bool = False,
+    mlflow: str | None = None,
+    start: Path | None = None,
     dry_run: bool = False,
 ) -> int:
     """Exit code 0 with the stages in `OUT/stages` and the bundle in `OUT/bundle`.
@@ -73,6 +77,8 @@ def run(
         threads: of torch in each process.
         checkpoint_minutes: between checkpoints.
         tensorboard: also write events.
+        mlflow: folder or address of a tracking server that gets the curves and the bundle's hash.
+        start: weights that `medvl import-release` wrote, to begin with.
         dry_run: only say what would be done.
 
     Returns:
@@ -103,15 +109,17 @@ def run(
                 from .train_plan import show_plan
 
                 return show_plan(recipe, out, table)
-            machine = machine_of(device, parallel, threads, checkpoint_minutes, tensorboard)
-            return _run(Job(recipe, out, machine, findings, text, table, places))
+            machine = machine_of(device, parallel, threads, checkpoint_minutes, tensorboard, mlflow)
+            return _run(Job(recipe, out, machine, findings, text, table, places, start))
         except Stopped as stopped:
             if first():
                 warn(f"stopped; the same command goes on from what is finished in {out}")
             return 128 + stopped.number
 
 
-def machine_of(device: str, parallel: str, threads: int | None, minutes: float, tensorboard: bool) -> Machine:
+def machine_of(
+    device: str, parallel: str, threads: int | None, minutes: float, tensorboard: bool, mlflow: str | None = None
+) -> Machine:
     """How the run uses the machine.
 
     Raises:
@@ -125,7 +133,7 @@ def machine_of(device: str, parallel: str, threads: int | None, minutes: float, 
         raise ConfigError(f"parallel is {parallel}; known: ddp, fsdp")
     if threads is not None:
         torch.set_num_threads(threads)
-    return Machine(device, "ddp" if parallel == "ddp" else "fsdp", 60 * minutes, tensorboard)
+    return Machine(device, "ddp" if parallel == "ddp" else "fsdp", 60 * minutes, tensorboard, mlflow)
 
 
 def _run(job: Job) -> int:
@@ -157,23 +165,27 @@ def _train(job: Job) -> tuple[Workspace, Localiser | None, Bundle | None]:
     """The finished run; a bundle that an earlier call made of the very same is kept."""
     from medvl.training.finish import export
     from medvl.training.run import open_workspace, run_stages
+    from medvl.training.tracking import track_bundle
 
     from .train_report import finished, note_finished
+    from .train_start import begun
 
     world = job.machine.world
     with Shown(world.leads) as progress:
         given = job.machine.once(lambda: _from_table(job, progress)) if job.table else None
         work = open_workspace(job.recipe, job.out, job.out / "cohorts", progress, job.findings, given=given, machine=job.machine)
-        kept = finished(work, job.findings_text)
+        begin, kept = begun(job.start, work), finished(work, job.findings_text)
         if world.lead(lambda: kept is not None):
             return work, None, kept
-        trained = run_stages(work)
+        trained = run_stages(work, begin)
         localiser = _localiser(job, progress)
     bundle = None
     if world.leads and localiser is not None:
         warn("fitting calibration, limits and survival; writing the bundle")
         bundle = export(work, trained, localiser, job.findings, job.findings_text)
         note_finished(work, job.findings_text, bundle)
+        if job.machine.mlflow is not None:
+            track_bundle(job.machine.mlflow, bundle)
     world.agree()
     return work, localiser, bundle
 

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from medvl.errors import ConfigError
 from medvl.files import replace_text
+from medvl.training.tracking import Tracked
 
 
 class Curves:
@@ -22,14 +23,18 @@ class Curves:
         step: steps that are done; later lines are from a run that was cut off, and go.
         writes: False on ranks that only follow; everything then does nothing.
         tensorboard: also write events to `tensorboard/`.
+        tracked: gets every value too.
 
     Raises:
         ConfigError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, folder: Path, step: int, writes: bool = True, *, tensorboard: bool = False) -> None:
+    def __init__(
+        self, folder: Path, step: int, writes: bool = True, *, tensorboard: bool = False, tracked: Tracked | None = None
+    ) -> None:
         self._file: TextIO | None = None
         self._events: Any = None
+        self._tracked = tracked
         if not writes:
             return
         path = folder / "curves.jsonl"
@@ -45,12 +50,16 @@ class Curves:
         if self._events is not None:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
+        if self._tracked is not None:
+            self._tracked.add(step, values)
 
     def settle(self) -> None:
         """Bring what was added to disk."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
+        if self._tracked is not None:
+            self._tracked.settle()
 
     def close(self) -> None:
         """End the files."""
@@ -58,6 +67,8 @@ class Curves:
             self._file.close()
         if self._events is not None:
             self._events.close()
+        if self._tracked is not None:
+            self._tracked.close()
 
 
 def read_curves(folder: Path) -> list[dict[str, Any]]:

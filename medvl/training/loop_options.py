@@ -12,7 +12,17 @@ from medvl.errors import ConfigError
 Precision = Literal["bf16", "fp32"]
 Parallel = Literal["none", "ddp", "fsdp"]
 
-FREE = ("workers", "checkpoint_every_s", "checkpoint_every", "tensorboard", "device", "parallel", "pieces", "count_flops")
+FREE = (
+    "workers",
+    "checkpoint_every_s",
+    "checkpoint_every",
+    "tensorboard",
+    "mlflow",
+    "device",
+    "parallel",
+    "pieces",
+    "count_flops",
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,7 @@ class LoopOptions:
         patience: validations without a better first measure after which the stage ends with its best weights; None for no end
             before the last step, and the last weights.
         tensorboard: also write event files.
+        mlflow: folder or address of a tracking server that gets the curves too; None for none.
         device: auto, cpu or cuda.
         parallel: how weights are held when several processes run: copied (ddp), sharded (fsdp), or refuse to share (none).
         count_flops: run the first step of a start once more without effect, to count its operations.
@@ -60,6 +71,7 @@ class LoopOptions:
     validate_every: int | None = None
     patience: int | None = None
     tensorboard: bool = False
+    mlflow: str | None = None
     device: str = "auto"
     parallel: Parallel = "ddp"
     count_flops: bool = True

@@ -30,12 +30,14 @@ class Machine:
         parallel: how weights are held when torchrun started several processes: ddp, fsdp or none.
         checkpoint_every_s: seconds between checkpoints; 0 after every step, None for never by the clock.
         tensorboard: also write event files.
+        mlflow: folder or address of a tracking server that gets the curves too; None for none.
     """
 
     device: str = "auto"
     parallel: Parallel = "ddp"
     checkpoint_every_s: float | None = 120.0
     tensorboard: bool = False
+    mlflow: str | None = None
 
     def options(self, **learning: Any) -> LoopOptions:
         """Options of the loop: these and what a stage is told of learning."""

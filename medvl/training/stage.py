@@ -23,6 +23,7 @@ from medvl.training.shards import by_hand, hold, laid_out, trainee, whole_tensor
 from medvl.training.stage_state import Interrupted, Signals, train_mode
 from medvl.training.steps import Diverged, Whole, backward, unsynced
 from medvl.training.task import Task
+from medvl.training.tracking import Tracked
 
 Progress = Callable[[int, int, Mapping[str, float]], None]
 
@@ -71,7 +72,9 @@ class Stage:
     def run(self, signals: Signals, progress: Progress) -> None:
         """Step until the end, or until patience runs out."""
         train_mode(self.model, self.trained)
-        curves = Curves(self.out, self.state["step"], self.world.leads, tensorboard=self.options.tensorboard)
+        curves = Curves(
+            self.out, self.state["step"], self.world.leads, tensorboard=self.options.tensorboard, tracked=self.tracked()
+        )
         pin = self.world.device.type == "cuda"
         feed = batches(self.task, self.options, self.state["step"], self.world.rank, self.world.size, pin=pin)
         try:
@@ -86,6 +89,12 @@ class Stage:
                 self.maybe_save(curves, signals)
         finally:
             curves.close()
+
+    def tracked(self) -> Tracked | None:
+        """The stage's run in MLflow, of the first process, where that was asked for."""
+        if self.options.mlflow is None or not self.world.leads:
+            return None
+        return Tracked(self.out, self.options.mlflow, self.options.binding())
 
     def step(self, feed: Iterator[Inputs]) -> dict[str, float]:
         """One step of the optimiser; the loss and its parts, averaged over the batches of the step."""

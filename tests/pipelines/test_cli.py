@@ -23,6 +23,7 @@ VERBS = [
     *("index build", "index info", "index verify", "index delete", "index compact"),
     *("findings check", "findings calibrate", "listen", "doctor", "drift", "deidentify", "pack"),
     *("review export", "review audit"),
+    *("export", "import-bundle", "import-release"),
 ]
 
 
