@@ -27,7 +27,8 @@ from medvl.survival.measures import harrell
 
 Array = NDArray[np.float64]
 FINDINGS = ("renal_mass", "renal_cyst", "renal_stone", "hydronephrosis")
-SEEDS = 5
+SEEDS = 3
+MOST = 3000  # absent kidneys in training
 
 
 def main() -> None:
@@ -63,12 +64,12 @@ def fit(x: Array, goal: Array, weights: Array, ridge: float) -> Array:
     theta, penalty = np.zeros(x.shape[1]), np.full(x.shape[1], ridge)
     penalty[-1] = 1e-6
     weights = weights / weights.sum()
-    for _ in range(12):
+    for _ in range(8):
         p = expit(x @ theta)
         slope = x.T @ (weights * (p - goal)) + penalty * theta
         step = np.linalg.solve((x * (weights * np.maximum(p * (1 - p), 1e-4))[:, None]).T @ x + np.diag(penalty), slope)
         theta -= step
-        if np.abs(step).max() < 1e-5:
+        if np.abs(step).max() < 1e-3:
             break
     return theta
 
@@ -76,7 +77,7 @@ def fit(x: Array, goal: Array, weights: Array, ridge: float) -> Array:
 def fit_best(train: tuple[Array, Array, Array], validation: tuple[Array, Array]) -> Array:
     """`fit` with the ridge of least loss on validation goals, which are as noisy as those of training."""
     best, least = np.zeros(0), np.inf
-    for ridge in (1e-3, 1e-2, 1e-1):
+    for ridge in (1e-2, 1e-1):
         theta = fit(*train, ridge)
         z = validation[0] @ theta
         loss = float(np.mean(np.logaddexp(0, z) - validation[1] * z))
@@ -98,7 +99,7 @@ def labels(parts: dict[str, Any]) -> None:
     print("| flipped | " + " | ".join(f"{way}: AUROC, ECE" for way in ways) + " |\n|---" + "|---" * len(ways) + "|")
     for rate in (0.0, 0.1, 0.2, 0.4):
         cells: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
-        for seed in range(SEEDS):
+        for seed in range(2):
             for key in FINDINGS:
                 for way, found in _with_flips(parts, key, rate, np.random.default_rng([seed, FINDINGS.index(key)])).items():
                     cells[way].append(found)
@@ -107,7 +108,7 @@ def labels(parts: dict[str, Any]) -> None:
 
 
 def _with_flips(parts: dict[str, Any], key: str, rate: float, rng: np.random.Generator) -> dict[str, tuple[float, float]]:
-    chosen = rng.permutation(len(parts["train"][0]))[:1500]
+    chosen = rng.permutation(len(parts["train"][0]))[:1000]
     x, clean = parts["train"][0][chosen], parts["train"][1][key][chosen]
     vx, vclean = parts["validation"][0], parts["validation"][1][key]
 
@@ -168,7 +169,7 @@ def _thinned(parts: dict[str, Any], key: str, share: float, rng: np.random.Gener
 def _at(part: tuple[Array, dict[str, Array]], key: str, share: float, rng: np.random.Generator) -> tuple[Array, Array]:
     """The kidneys with so many positives left that `share` of them have the finding."""
     x, y = part[0], part[1][key]
-    absent, present = np.flatnonzero(y == 0), np.flatnonzero(y == 1)
+    absent, present = rng.permutation(np.flatnonzero(y == 0))[:MOST], np.flatnonzero(y == 1)
     kept = rng.permutation(present)[: max(3, round(share / (1 - share) * len(absent)))]
     rows = rng.permutation(np.r_[absent, kept])
     return x[rows], y[rows]

@@ -31,7 +31,7 @@ def write_other(patient: Patient, rng: np.random.Generator, style: Style) -> str
     findings: list[str] = []
     end: list[str] = []
     if coverage != "chest":
-        sizes = {k.side: measure(voice, k) for k in (patient.kidney_left, patient.kidney_right)}
+        sizes: dict[str, Sizes] = {k.side: measure(voice, k) for k in (patient.kidney_left, patient.kidney_right)}
         findings += _kidneys(voice, patient, sizes)
         end += _kidneys_end(voice, patient, sizes)
         findings.append(_block(voice, "other", _others(voice, patient)))
