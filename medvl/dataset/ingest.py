@@ -54,6 +54,7 @@ class Options:
         web: the PACS, where studies lie.
         workers: processes; 0 converts in this one.
         timeout_s: longest time for one study.
+        card: draw the data card.
     """
 
     root: Path
@@ -65,6 +66,7 @@ class Options:
     web: Web | None = None
     workers: int = 1
     timeout_s: float = 600.0
+    card: bool = True
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,8 @@ class _Whole:
             "removed": counted(note["removed"] for _, note in kept),
             "summary": summary(frame),
         }
-        write_card(self.out, facts, frame)
+        if self.options.card:
+            write_card(self.out, facts, frame)
         replace_text(self.out / DATASET, json.dumps(facts, indent=1, allow_nan=False) + "\n")
         return open_dataset(self.out), rejects
 

@@ -23,7 +23,7 @@ _MONTH = (
 )
 _CLOCK = r"(?:[01]?\d|2[0-3]):[0-5]\d"
 _TIME = rf"(?<=\bat ){_CLOCK}(?::[0-5]\d)?|\b{_CLOCK}:[0-5]\d\b|\b{_CLOCK} ?(?:[ap]\.?m\b\.?|hrs?\b|uhr\b)"
-_CAPITAL = r"[A-ZÀ-ÖØ-Þ][\w'’-]*"
+_CAPITAL = r"(?:[A-ZÀ-ÖØ-Þ]\.(?=[ ]?[A-ZÀ-ÖØ-Þ])|[A-ZÀ-ÖØ-Þ][\w'’-]*)"
 _NAMES = rf"{_CAPITAL}(?:[ ,]+(?:(?:van|von|de|der|den|la|le|di|da|el|al|bin)[ ]+)*{_CAPITAL}){{0,2}}"
 _TITLES = r"(?:Drs?|Prof(?:essor)?|Doctor|Doktor|Mrs?|Ms|Miss|Mme|Herrn?|Frau|Sra?|PD)"
 _SIGNS = (
@@ -33,9 +33,12 @@ _SIGNS = (
     r"communicated (?:to|with))"
 )
 _IDS = r"(?:mrn|m\.r\.n\.|pat(?:ient)?[ .]*id|pid|accession|acc|nhs|ssn|insurance|case|exam|order|study|file|ref(?:erence)?)"
-RULES: tuple[tuple[str, re.Pattern[str]], ...] = (
+Rules = tuple[tuple[str, re.Pattern[str]], ...]
+FIRST: Rules = (
     ("URL", re.compile(r"\b(?:https?|ftp)://\S+|\bwww\.\S+", re.IGNORECASE)),
     ("EMAIL", re.compile(r"\b[\w.+-]+@[\w-]+(?:\.[\w-]+)+\b")),
+)
+RULES: Rules = (
     ("ID", re.compile(r"\b[0-2](?:\.\d+){5,}\b")),
     ("DATE", re.compile(r"\b(?:19|20)\d\d[-/.](?:0?[1-9]|1[0-2])[-/.](?:0?[1-9]|[12]\d|3[01])\b(?:[T ][\d:]{5,8})?")),
     ("DATE", re.compile(r"\b(?:0?[1-9]|[12]\d|3[01])[-/.](?:0?[1-9]|[12]\d|3[01])[-/.](?:(?:19|20)\d\d|\d\d)\b(?![.,]?\d)")),
@@ -64,6 +67,8 @@ def scrub(text: str, identity: Iterable[str] = ()) -> tuple[str, Counter[str]]:
         identity: strings that identify this patient: ids, names (also as DICOM writes them), dates, accession numbers.
     """
     found: Counter[str] = Counter()
+    for kind, pattern in FIRST:
+        text = _replaced(text, kind, pattern, found)
     for value in sorted({v.strip() for v in identity}, key=lambda v: (-len(v), v)):
         for kind, pattern in _patterns(value):
             text = _replaced(text, kind, pattern, found)

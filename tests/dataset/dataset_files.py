@@ -80,6 +80,11 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], separator: str = ",
     return path
 
 
+def lines_of(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
 def read(path: Path, **how: Any) -> Manifest:
     """A manifest whose columns speak for themselves."""
     sheet = read_sheet(path)
@@ -87,11 +92,11 @@ def read(path: Path, **how: Any) -> Manifest:
 
 
 def made(path: Path, out: Path, **options: Any) -> Made:
-    """The dataset of a manifest, converted in this process unless told otherwise."""
+    """The dataset of a manifest, converted in this process and without a card unless told otherwise."""
     sheet = read_sheet(path)
     mapped = map_columns(sheet.columns)
     manifest = Reader(mapped, path.parent).read(sheet)
-    return ingest(manifest, mapped, out, Options(path.parent, **{"workers": 0, **options}))
+    return ingest(manifest, mapped, out, Options(path.parent, **{"workers": 0, "card": False, **options}))
 
 
 def some(folder: Path, n: int = 4, **columns: Any) -> Path:
