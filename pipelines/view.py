@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from medvl.errors import ConfigError
-from medvl_ui.extras import options
+from medvl_ui.extras import LEDGER, options
 from medvl_ui.launch import ADDRESS, Door, command
 
 from .built_in import bundle_folder
@@ -26,6 +27,8 @@ def run(
     index: Path | None = None,
     bundle: str | None = None,
     show_text: bool = False,
+    audit_key: Path | None = None,
+    ledger: str | None = None,
     door: Door | None = None,
 ) -> int:
     """Exit code 0 once the reader has stopped the viewer with Ctrl-C.
@@ -41,12 +44,17 @@ def run(
         raise ConfigError(f"no such results folder: {results}; run medvl infer first, or check the path")
     if index is not None and not (index / "cases.sqlite").is_file():
         raise ConfigError(f"no index in {index}; build it with medvl index build")
-    given = options(index, bundle_folder(bundle) if bundle else None, show_text=show_text)
+    if ledger is not None and not ledger.startswith("postgresql://"):
+        raise ConfigError(
+            "--ledger is the address of a server, postgresql://...; one in the results folder is found by itself"
+        )
+    given = options(index, bundle_folder(bundle) if bundle else None, show_text=show_text, audit_key=audit_key)
     _checked(door)
     if _taken(door.host, port):
         raise ConfigError(f"port {port} is in use; choose another with --port {port + 1}")
     say(f"Viewer at {door.address}:{port}  (Ctrl-C stops it)")
-    process = subprocess.Popen(command(results, port=port, open_browser=open_browser, extras=given, door=door))
+    line = command(results, port=port, open_browser=open_browser, extras=given, door=door)
+    process = subprocess.Popen(line, env=os.environ | ({LEDGER: ledger} if ledger else {}))
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever stops this command stops the server with it
     try:

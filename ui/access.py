@@ -141,6 +141,23 @@ def handle() -> str | None:
     return None
 
 
+def holder() -> str:
+    """A mark of this page's sign-in for links of pictures; empty in local mode."""
+    token = handle()
+    return hashlib.sha256(token.encode()).hexdigest() if token else ""
+
+
+def holds(mark: str) -> bool:
+    """Whether the sign-in of that mark still stands; links of local mode have none."""
+    way = access()
+    if way.mode == Mode.local:
+        return True
+    try:
+        return way.account(way.sessions.marked(mark)) is not None
+    except ConfigError:
+        return False
+
+
 def cookies() -> Mapping[str, str]:
     """Cookies that came with this page's connection."""
     return st.context.cookies.to_dict()

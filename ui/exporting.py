@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import streamlit as st
 
@@ -10,7 +11,11 @@ from medvl.errors import MedvlError
 from medvl.review.record import MAY_VERIFY, Status
 
 from .deciding import Seen
+from .extras import extras
 from .wording import plain
+
+if TYPE_CHECKING:
+    from medvl.text.prompts import FindingList
 
 
 def show_exports(seen: Seen) -> None:
@@ -36,9 +41,20 @@ def _maker(seen: Seen, kind: str, organisation: str = "") -> Callable[[], bytes]
     def make() -> bytes:
         from medvl.review.export import export
 
-        return export(seen.desk, seen.case, kind, seen.who, organisation=organisation)
+        findings = _asked_list(seen) if kind == "sr" else None
+        return export(seen.desk, seen.case, kind, seen.who, organisation=organisation, findings=findings)
 
     return make
+
+
+def _asked_list(seen: Seen) -> FindingList | None:
+    """The findings list of the bundle that answered, for its codes; None where the viewer was given another one or none."""
+    from medvl.text.prompts import load_findings
+
+    bundle = extras().opened_bundle
+    if bundle is None or bundle.sha256 != seen.review.answers.bundle_sha256:
+        return None
+    return load_findings(bundle.text("findings.yaml"))
 
 
 def _dicom(seen: Seen) -> None:
@@ -46,6 +62,8 @@ def _dicom(seen: Seen) -> None:
     if seen.review.status != Status.signed:
         st.caption("The DICOM report is made of signed studies.")
         return
+    if extras().bundle is None and extras().opened_bundle is None:
+        st.caption("With --bundle NAME the report carries the codes of the findings list; without it, medvl's own.")
     organisation = ""
     if seen.review.role in MAY_VERIFY:
         organisation = st.text_input("Organisation, for a verified report", key=seen.key("organisation"), max_chars=64)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -32,12 +33,16 @@ class Extras:
         bundle: folder of the bundle that made the results.
         show_text: whether report texts of the index may be shown at all; roles narrow it further.
         lock: held while the model answers: one question at a time.
+        audit_key: key of reviews and audit log, kept elsewhere than in the results folder; None for the one in it.
+        ledger: address of the server that keeps the ledger; empty where it lies in the results folder.
         reviews: whether whoever is asking may review; a viewer with accounts sets it.
     """
 
     index: Path | None = None
     bundle: Path | None = None
     show_text: bool = False
+    audit_key: Path | None = None
+    ledger: str = field(default="", repr=False)
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     reviews: Callable[[], bool] = lambda: True
 
@@ -80,6 +85,7 @@ class Extras:
 
 
 WAIT_S = 20.0
+LEDGER = "MEDVL_LEDGER"  # variable of the environment: arguments of a process can be read by every user of a machine
 _open: list[Extras] = []
 
 
@@ -124,17 +130,19 @@ def asking() -> Iterator[Predictor]:
         given.lock.release()
 
 
-def options(index: Path | None, bundle: Path | None, *, show_text: bool) -> list[str]:
+def options(index: Path | None, bundle: Path | None, *, show_text: bool, audit_key: Path | None = None) -> list[str]:
     """Arguments of the serving process from which `parsed` reads the options."""
-    paths = [part for name, path in (("--index", index), ("--bundle", bundle)) if path for part in (name, str(path.resolve()))]
+    given = (("--index", index), ("--bundle", bundle), ("--audit-key", audit_key))
+    paths = [part for name, path in given if path for part in (name, str(path.resolve()))]
     return [*paths, *(["--show-text"] if show_text else [])]
 
 
 def parsed(arguments: Sequence[str]) -> Extras:
-    """Options among the arguments of the serving process; others are left to their owners."""
+    """Options among the arguments of the serving process, and the ledger's address, which may hold a password, from `LEDGER`."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--index", type=Path)
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--show-text", action="store_true")
+    parser.add_argument("--audit-key", type=Path)
     known, _ = parser.parse_known_args(arguments)
-    return Extras(known.index, known.bundle, known.show_text)
+    return Extras(known.index, known.bundle, known.show_text, known.audit_key, os.environ.get(LEDGER, ""))

@@ -127,7 +127,8 @@ def _fellow(study: Study, vectors: Vectors, region: str, fellow: Fellow) -> None
     decided = (f for f in other.findings if f.region == region and f.verdict != "undecided")
     for line in likeness(study, region, {f.finding: int(f.verdict == "present") for f in decided}):
         st.text(line)
-    st.caption(contributions(cosines(vectors.by_region, fellow.vectors.by_region)))
+    if told := contributions(cosines(vectors.by_region, fellow.vectors.by_region)):
+        st.caption(told)
     drawn = st.session_state.get("beside") == (study.case_id, other.case_id, region)
     buttons = st.container(horizontal=True, gap="xsmall")
     buttons.button(

@@ -11,7 +11,6 @@ from .wording import BADGES, finding_name, plain, reason_lines, score_text, spok
 _SHORT = {"calibrated": "cal.", "uncalibrated": "uncal."}
 _COLUMNS = [5.0, 2.5, 2.8]
 _SCORES = "cal.: a calibrated probability. uncal.: not calibrated, an order and no probability."
-_ROW_PX, _REASON_PX, _MOST_PX = 36, 28, 270
 
 
 def choose_finding(study: Study) -> FindingRecord | None:
@@ -27,18 +26,12 @@ def choose_finding(study: Study) -> FindingRecord | None:
     told = ("Finding", "Score", "Verdict")
     for column, title in zip(st.columns(_COLUMNS), told, strict=True):
         column.caption(title, help=_SCORES if title == "Score" else None)
-    with st.container(height=_height(shown), border=False):
+    with st.container(key="findings"):
         for finding in shown:
             _row(finding, chosen=focus is not None and finding.key == focus.key)
         if not shown:
             st.caption("Every finding of this study is absent.")
     return focus
-
-
-def _height(shown: list[FindingRecord]) -> int:
-    """Pixels for the list: as long as it is, but short enough to leave the details on the screen."""
-    reasons = sum(max(1, len(reason_lines(f.reasons))) for f in shown if f.verdict == "undecided")
-    return min(_MOST_PX, 24 + _ROW_PX * max(1, len(shown)) + _REASON_PX * reasons)
 
 
 def _row(finding: FindingRecord, *, chosen: bool) -> None:

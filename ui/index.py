@@ -12,6 +12,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from medvl.batch.tables import State, studies
+from medvl.store import open_engine
 
 from .results import parse_study, stamp_of, study_folders
 from .study import Status, Study
@@ -21,6 +22,7 @@ URGENCY, ABSTENTION, AGE = 60.0, 25.0, 15.0
 UNCALIBRATED = 0.5
 ABSTENTIONS_FULL, AGE_FULL_H = 5, 72.0
 RESCAN_S = 1.0
+SERVER_S = 5.0  # between questions to a ledger on a server
 _NOT_READ = ("skipped", "failed", "unreadable", "quarantined")
 
 
@@ -99,12 +101,15 @@ class Index:
 
     Args:
         root: the results folder.
+        ledger: address of the server that keeps the ledger; empty for the one in the folder.
         clock: seconds. The folder is looked at again `RESCAN_S` after the last look; later where looking takes long, so that it
             takes a twentieth of the time at most.
     """
 
-    def __init__(self, root: Path, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, root: Path, ledger: str = "", clock: Callable[[], float] = time.monotonic) -> None:
         self.root, self._clock = root, clock
+        self._server = open_engine(ledger) if ledger else None
+        self._server_due = float("-inf")
         self._lock = threading.Lock()
         self._due = float("-inf")
         self._read: dict[str, tuple[tuple[int, int] | None, Row]] = {}
@@ -140,7 +145,9 @@ class Index:
         self._rows = tuple(rows[case_id] for case_id in sorted(rows))
 
     def _from_ledger(self) -> dict[str, Row]:
-        """Studies that wait or were set aside; the ledger is asked only when one of its files changed."""
+        """Studies that wait or were set aside; asked when a file of the ledger changed, of a server every few seconds."""
+        if self._server is not None:
+            return self._from_server(self._server)
         files = [self.root / f"ledger.sqlite{tail}" for tail in ("", "-wal")]
         stamp = tuple(n for path in files if path.exists() for n in (path.stat().st_mtime_ns, path.stat().st_size))
         if stamp == self._ledger_stamp:
@@ -152,6 +159,15 @@ class Index:
         self._ledger_stamp = stamp
         return rows
 
+    def _from_server(self, server: sa.Engine) -> dict[str, Row]:
+        if self._clock() >= self._server_due:
+            self._server_due = self._clock() + SERVER_S
+            try:
+                return rows_of(server)
+            except sa.exc.DBAPIError:  # away for now: the rows known so far stay
+                return self._ledger
+        return self._ledger
+
 
 def ledger_rows(path: Path) -> dict[str, Row]:
     """Studies of a ledger that have no answers of their own making yet, by case id; nothing is written to it.
@@ -162,13 +178,22 @@ def ledger_rows(path: Path) -> dict[str, Row]:
     if not path.exists():
         return {}
     engine = sa.create_engine(f"sqlite:///file:{path.resolve()}?mode=ro&uri=true", connect_args={"timeout": 2})
-    columns = (studies.c.case_id, studies.c.state, studies.c.reason, studies.c.message, studies.c.queued_at)
-    wanted = studies.c.state.in_([str(s) for s in (State.queued, State.running, State.quarantined)])
     try:
-        with engine.connect() as db:
-            found = db.execute(sa.select(*columns).where(wanted)).all()
+        return rows_of(engine)
     finally:
         engine.dispose()
+
+
+def rows_of(engine: sa.Engine) -> dict[str, Row]:
+    """The same of a ledger that is open.
+
+    Raises:
+        sqlalchemy.exc.DBAPIError: it cannot be asked now.
+    """
+    columns = (studies.c.case_id, studies.c.state, studies.c.reason, studies.c.message, studies.c.queued_at)
+    wanted = studies.c.state.in_([str(s) for s in (State.queued, State.running, State.quarantined)])
+    with engine.connect() as db:
+        found = db.execute(sa.select(*columns).where(wanted)).all()
     return {case_id: _ledger_row(case_id, state, reason, message, since) for case_id, state, reason, message, since in found}
 
 

@@ -41,12 +41,12 @@ def cosines(here: Mapping[str, NDArray[np.float32]], there: Mapping[str, NDArray
 
 
 def contributions(found: Mapping[str, float]) -> str:
-    """What each region adds to the likeness of the two cases, which is the mean over their regions."""
-    if not found:
+    """What each region adds to the likeness of the two cases, which is the mean over their regions; empty for a single one."""
+    if len(found) < 2:
         return ""
     parts = ", ".join(f"{spoken(name)} {value / len(found):+.3f}" for name, value in found.items())
     whole = sum(found.values()) / len(found)
-    return f"Whole case {whole:.3f} = {parts}" if len(found) > 1 else "No other region can be compared."
+    return f"Whole case {whole:.3f} = {parts}"
 
 
 def show_where(study: Study, vectors: Vectors, region: str, case: str, vector: ArrayLike) -> None:

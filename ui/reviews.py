@@ -14,6 +14,8 @@ from medvl.review.book import FILE
 from medvl.review.desk import Reviews
 from medvl.review.record import Status, Who
 
+from .extras import extras
+
 _lock = threading.Lock()
 _open: dict[Path, Reviews] = {}
 _known: dict[Path, tuple[object, dict[str, Status]]] = {}
@@ -28,7 +30,7 @@ def reviews(root: Path) -> Reviews:
     with _lock:
         if root not in _open or not (root / FILE).exists():
             try:
-                _open[root] = Reviews(root)
+                _open[root] = Reviews(root, key_file=extras().audit_key)
             except (OSError, DatabaseError) as error:
                 raise ConfigError(f"reviews cannot be kept in this results folder: {type(error).__name__}") from error
         return _open[root]

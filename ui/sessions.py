@@ -63,6 +63,12 @@ class Sessions:
             self._forget(self._clock())
             return self._held.get(_key(token))
 
+    def marked(self, mark: str) -> Session | None:
+        """The session whose token has this SHA-256, if it has not ended."""
+        with self._lock:
+            self._forget(self._clock())
+            return self._held.get(mark)
+
     def active(self, token: str | None) -> Session | None:
         """The same, and something was done in it just now."""
         found = self.find(token)

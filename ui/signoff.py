@@ -25,7 +25,6 @@ _STATUS = {
     Status.rejected: ":red-badge[✗ rejected]",
 }
 _OPPOSITE = {"present": "absent", "absent": "present"}
-_LIST_PX, _ROW_PX = 230, 36
 
 
 def show(study: Study, who: Who) -> None:
@@ -78,7 +77,7 @@ def _answers(seen: Seen, *, may: bool) -> None:
     if item is not None:
         with st.container(border=True):
             _in_focus(seen, item, review.decisions.get(focus), names, may=may)
-    with st.container(height=min(_LIST_PX, 16 + _ROW_PX * max(1, len(items) + len(review.added))), border=False, gap="xxsmall"):
+    with st.container(key="decisions", gap="xxsmall"):
         for answer in items:
             st.button(
                 _row(answer, review.decisions.get(answer.name)),

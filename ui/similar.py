@@ -162,7 +162,8 @@ def _neighbour(study: Study, vectors: Vectors, region: str, hit: Hit, alike: Map
         )
         for line in likeness(study, region, entry.findings):
             st.text(line)
-        st.caption(contributions({name: each.cosine for name, each in alike.items()}))
+        if parts := contributions({name: each.cosine for name, each in alike.items()}):
+            st.caption(parts)
         if told := outcome_text(entry):
             st.caption(told)
         if entry.report and extras().may_show_text():

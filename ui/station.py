@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -78,18 +79,18 @@ class Station:
         except OSError:
             return "0"
 
-    def sign(self, case_id: str, name: str) -> str:
-        """A token that opens one picture for `TOKEN_SECONDS`."""
-        return str(self._serializer.dumps([case_id, name]))
+    def sign(self, case_id: str, name: str, holder: str = "") -> str:
+        """A token that opens one picture for `TOKEN_SECONDS`, as long as `holder`, a mark of a sign-in, has not signed out."""
+        return str(self._serializer.dumps([case_id, name, holder]))
 
-    def opens(self, token: str) -> tuple[str, str] | None:
-        """Case id and picture name of a token; None when it was altered or is too old."""
+    def opens(self, token: str, signed_in: Callable[[str], bool] = lambda _: True) -> tuple[str, str] | None:
+        """Case id and picture name of a token; None when it was altered, is too old, or its holder is not signed in."""
         try:
             payload: Any = self._serializer.loads(token, max_age=TOKEN_SECONDS)
         except BadData:
             return None
-        case_id, name = payload
-        return str(case_id), str(name)
+        case_id, name, holder = payload
+        return (str(case_id), str(name)) if signed_in(str(holder)) else None
 
     @property
     def _serializer(self) -> URLSafeTimedSerializer:

@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from medvl.errors import InputError
 
+from . import access
 from .station import station
 
 PREFIX = "/medvl"
@@ -32,8 +33,8 @@ _HEADERS = {
 
 
 def picture_url(case_id: str, name: str) -> str:
-    """Path and token under which the browser can fetch one picture for some minutes."""
-    return f"{PREFIX}/picture/{quote(station().sign(case_id, name), safe='')}"
+    """Path and token under which the browser can fetch one picture for some minutes, until its user signs out."""
+    return f"{PREFIX}/picture/{quote(station().sign(case_id, name, access.holder()), safe='')}"
 
 
 @cache
@@ -66,7 +67,7 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
 
 async def picture(request: Request) -> Response:
     """Raw voxels in C order: int16 little-endian for an image, uint8 for a heat map."""
-    target = station().opens(request.path_params["token"])
+    target = station().opens(request.path_params["token"], access.holds)
     if target is None:
         return PlainTextResponse("This link has expired.", 403, headers=_HEADERS)
     try:

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import streamlit as st
 
+from .extras import extras
 from .index import Index, Row
 from .results import read_study, stamp_of
 from .reviews import statuses
@@ -39,6 +40,7 @@ ORDERS: dict[str, Callable[[Row, float], Any]] = {
     "Newest first": lambda row, now: -row.since,
     "Case": lambda row, now: row.case_id,
 }
+_MOST_ROWS = 20  # of a table that is as high as its rows
 CLOSED = ("signed", "rejected")
 _MARKS = {"in review": ":blue[◐]", "signed": ":green[✓]", "rejected": ":orange[✕]"}
 HOW_ORDERED = (
@@ -49,7 +51,7 @@ HOW_ORDERED = (
 
 @lru_cache(maxsize=4)
 def _index(root: Any) -> Index:
-    return Index(root)
+    return Index(root, extras().ledger)
 
 
 def rows() -> tuple[Row, ...]:
@@ -206,7 +208,7 @@ def show_table() -> None:
         frame(found, statuses(station().root, id(everything)), time.time()),
         key=key,
         hide_index=True,
-        height=580,
+        height="content" if len(found) < _MOST_ROWS else 580,
         row_height=28,
         placeholder="",
         on_select=lambda: _picked(key),

@@ -78,13 +78,14 @@ def test_nobody_reaches_anything_without_signing_in(client: TestClient) -> None:
     assert client.get(ACTIVE).status_code == 401
 
 
-def test_a_password_opens_page_socket_and_pictures(client: TestClient) -> None:
+def test_a_password_opens_page_socket_and_pictures(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = signed(client)
     cookie = answer.headers["set-cookie"].lower()
     assert (answer.status_code, answer.headers["location"]) == (303, "/")
     assert "httponly" in cookie
     assert "samesite=strict" in cookie
     assert client.get("/").text == "studies"
+    monkeypatch.setattr(access, "cookies", lambda: {access.COOKIE: client.cookies[access.COOKIE]})
     assert client.get(transport.picture_url(DONE, "image")).status_code == 200
     with client.websocket_connect("/_stcore/stream") as socket:
         socket.send_text("hello")
@@ -281,6 +282,28 @@ def test_an_idle_oidc_session_is_not_opened_again_by_reloading(oidc: Access, clo
     clock[0] += 901
     assert not oidc_page([begun]).text
     assert oidc_page(clock).text  # signed in anew at the provider
+
+
+def test_a_link_to_a_picture_ends_with_the_sign_in_that_made_it(
+    oidc: Access, client: TestClient, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert oidc.accounts is not None
+    account = oidc.accounts.get("ada@example.org")
+    token = oidc.sessions.begin("ada@example.org", access.proof(account))
+    monkeypatch.setattr(access, "handle", lambda: token)
+    link = transport.picture_url(DONE, "image")
+    assert token not in link
+    assert client.get(link).status_code == 200
+    assert client.get(link[:-2]).status_code == 403
+    oidc.sessions.end(token)
+    assert client.get(link).status_code == 403
+    token = oidc.sessions.begin("ada@example.org", access.proof(account))
+    link = transport.picture_url(DONE, "image")
+    assert client.get(link).status_code == 200
+    clock[0] += 901  # nobody at work
+    assert client.get(link).status_code == 403
+    monkeypatch.setattr(access, "handle", lambda: None)
+    assert client.get(transport.picture_url(DONE, "image")).status_code == 403
 
 
 # Doors

@@ -225,3 +225,22 @@ def test_options_reach_the_serving_process(tmp_path: Path) -> None:
     given = parsed(["--other", "x", *options(tmp_path / "i", tmp_path / "b", show_text=True)])
     assert (given.index, given.bundle, given.show_text) == ((tmp_path / "i").resolve(), (tmp_path / "b").resolve(), True)
     assert options(None, None, show_text=False) == []
+
+
+def test_the_audit_key_and_the_ledger_reach_it_and_no_password_stands_in_its_arguments(tmp_path: Path, monkeypatch) -> None:
+    arguments = options(None, None, show_text=False, audit_key=tmp_path / "key")
+    monkeypatch.setenv("MEDVL_LEDGER", "postgresql://reader:secret@db/medvl")
+    given = parsed(arguments)
+    assert given.audit_key == (tmp_path / "key").resolve()
+    assert given.ledger == "postgresql://reader:secret@db/medvl"
+    assert "secret" not in repr(given) + " ".join(arguments)
+
+
+def test_the_audit_key_may_lie_elsewhere(tmp_path: Path, monkeypatch) -> None:
+    write_full(tmp_path / "results")
+    said(readings(tmp_path / "results", monkeypatch, audit_key=tmp_path / "safe" / "key"))
+    desk = reviews(tmp_path / "results")
+    desk.log(Person("Anna Roth", "reviewer"), "view opened", CASE)
+    assert (tmp_path / "safe" / "key").is_file()
+    assert not (tmp_path / "results" / "reviews.key").exists()
+    assert desk.verify().problems == ()

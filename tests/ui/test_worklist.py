@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from results_folder import DONE, finding, study_json, write_study
 from streamlit.testing.v1 import AppTest
 
@@ -13,6 +14,7 @@ from medvl.batch.ledger import Case, Ledger
 from medvl.batch.tables import State
 from medvl.review.desk import Reviews
 from medvl.review.record import Choice, Decision, Person
+from medvl_ui import index as index_module
 from medvl_ui.index import Index, Row, ledger_rows
 from medvl_ui.station import open_station
 
@@ -194,3 +196,29 @@ def test_thousands_of_studies_stay_quick(tmp_path: Path) -> None:
     at.button(key="next").click().run()
     assert time.perf_counter() - started < 2.0  # 0.1 s on a free machine
     assert shown(at) == "case0001 done"
+
+
+def test_a_ledger_on_a_server_is_asked_now_and_then_and_may_be_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, now = [], [0.0]
+    waiting = Row("c1waits", "waiting", "waits for inference")
+
+    def told(server: object) -> dict[str, Row]:
+        asked.append(server)
+        if len(asked) == 2:
+            raise sa.exc.OperationalError("", {}, ConnectionError())
+        return {"c1waits": waiting} if len(asked) == 1 else {}
+
+    monkeypatch.setattr(index_module, "rows_of", told)
+    index = Index(tmp_path, "postgresql://reader@db/medvl", clock=lambda: now[0])
+    for at, expected, n in ((0.0, [waiting], 1), (2.0, [waiting], 1), (6.0, [waiting], 2), (12.0, [], 3)):
+        now[0] = at
+        assert list(index.rows()) == expected
+        assert len(asked) == n
+
+
+def test_rows_of_an_open_ledger_are_those_of_its_file(tmp_path: Path) -> None:
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.add([Case("queued1", {})], "a")
+    engine = sa.create_engine(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    assert index_module.rows_of(engine) == ledger_rows(tmp_path / "ledger.sqlite") != {}
+    engine.dispose()
