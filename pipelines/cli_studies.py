@@ -239,6 +239,12 @@ def view(
         str | None, typer.Option("--bundle", "-b", metavar="NAME", help="The results' bundle: for free prompts and other ages.")
     ] = None,
     show_text: Annotated[bool, typer.Option("--show-text", help="Show reviewers the reports of similar cases.")] = False,
+    audit_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Key of reviews and audit log, kept elsewhere than in the results.")
+    ] = None,
+    ledger: Annotated[
+        str | None, typer.Option(metavar="URL", help="Ledger on a server, postgresql://..., for the worklist.")
+    ] = None,
     auth: Annotated[
         str, typer.Option(metavar="local|users|oidc", help="How users sign in; local: not at all, on this machine only.")
     ] = "local",
@@ -277,5 +283,15 @@ def view(
         host, tuple(name or ()), auth, users, user, idle_minutes, cert=tls_cert, key=tls_key, plain=allow_plain, secrets=secrets
     )
     raise typer.Exit(
-        verb.run(results, port=port, open_browser=browser, index=index, bundle=bundle, show_text=show_text, door=door)
+        verb.run(
+            results,
+            port=port,
+            open_browser=browser,
+            index=index,
+            bundle=bundle,
+            show_text=show_text,
+            audit_key=audit_key,
+            ledger=ledger,
+            door=door,
+        )
     )
