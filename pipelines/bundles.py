@@ -141,10 +141,10 @@ def history(store: Path | None = None, *, as_json: bool = False) -> int:
         emit_json([asdict(line) for line in lines])
         return 0
     rows = [
-        [line.n, line.at, line.action, line.name, (line.gate or NONE)[:12], "forced" if line.forced else "", line.reason]
+        [line.n, line.at[:16].replace("T", " "), f"{line.action}{', forced' if line.forced else ''}", line.name, line.reason]
         for line in lines
     ]
-    table(["n", "when", "what", "in use since", "gate", "", "reason"], rows)
+    table(["n", "when (UTC)", "what", "in use since", "reason"], rows)
     return 0
 
 

@@ -41,7 +41,7 @@ def run(results: Path, *, against: str | None = None, by: str = BY, out: Path | 
         columns = columns_of([name.strip() for name in by.split(",") if name.strip()])
         reference = reference_of(open_bundle(bundle_folder(against))) if against else None
         found = read_results(results, reference.sha256 if reference else None)
-        reference = reference or _built_in(found.bundle["sha256"])
+        reference = reference or _known(found.bundle["sha256"])
         record = drift_record(found, reference, columns)
     if out is not None:
         _write(record, out)
@@ -54,12 +54,14 @@ def run(results: Path, *, against: str | None = None, by: str = BY, out: Path | 
     return EXIT_DRIFT if record["alarms"] else 0
 
 
-def _built_in(sha256: str) -> Reference | None:
-    """What the built-in bundle of that hash knows; None where there is none, or it is damaged."""
+def _known(sha256: str) -> Reference | None:
+    """What the built-in bundle or that of the store with that hash knows; None where there is none, or it is damaged."""
     from medvl.doctor.drift_read import reference_of
     from medvl.models.bundle import open_bundle
+    from medvl.models.store import BundleStore
 
-    for folder in bundles().values():
+    store = BundleStore()
+    for folder in (*bundles().values(), *(store.folder_of(e) for e in store.entries() if e.sha256 == sha256)):
         try:
             bundle = open_bundle(folder)
         except BundleError:

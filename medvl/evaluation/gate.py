@@ -195,7 +195,10 @@ def _sentence(row: Check, what: str) -> str:
     told = f"{what}, {row.metric}: {row.before:.3f} before, {row.after:.3f} after, gain {row.gain:+.3f}"
     told += f" [{row.low:+.3f}, {row.high:+.3f}]; a loss of {row.margin:g} "
     ends = {"worse": "is shown to be exceeded", "inconclusive": "can neither be ruled out nor shown"}
-    return f"{told[0].upper()}{told[1:]}{ends.get(row.verdict, 'is ruled out')}."
+    end = ends.get(row.verdict, "is ruled out")
+    if row.verdict == "inconclusive" and row.gain <= -(row.margin or 0):
+        end += ", and the difference itself is beyond it"
+    return f"{told[0].upper()}{told[1:]}{end}."
 
 
 def _record(before: Subject, after: Subject, policy: GatePolicy, protocol: Protocol, shared: Embedded) -> dict[str, Any]:
