@@ -218,29 +218,26 @@ def measure(way: Way, volumes: list[HU], folder: Path, n_crops: int) -> dict[str
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Size against speed of crops, one point a format."""
+    """A bar a format: size, speed of whole reads, speed of crops."""
     from matplotlib.figure import Figure
 
     from medvl.evaluation.report.style import BLUE, GREY, ORANGE, WIDTH, as_png, styled
 
+    crops = ("warm_crops_s", f"{CROP}³ crops a second, warm")
+    shown = (("share_of_raw", "size, share of int16"), ("read_mb_s", "whole volumes, MB/s"), crops)
+    colours = [ORANGE if row["name"] == "medvl .mvol" else GREY if row["package"] else BLUE for row in rows]
     with styled():
-        figure = Figure(figsize=(WIDTH, 3.4), layout="constrained")
-        panels = figure.subplots(1, 2, sharey=True)
-        for axes, key, title in zip(
-            panels, ("cold_crops_s", "read_mb_s"), (f"random {CROP}³ crops a second, cold", "whole volumes, MB/s"), strict=True
-        ):
-            for row in rows:
-                ours_, none = row["name"] == "medvl .mvol", not row["package"]
-                colour = ORANGE if ours_ else BLUE if none else GREY
-                axes.plot(row[key], 100 * row["share_of_raw"], "o", color=colour)
-                axes.annotate(
-                    row["name"], (row[key], 100 * row["share_of_raw"]), xytext=(5, 3), textcoords="offset points", fontsize=7
-                )
-            axes.set_xscale("log")
+        figure = Figure(figsize=(WIDTH, 0.26 * len(rows) + 0.9), layout="constrained")
+        panels = figure.subplots(1, len(shown), sharey=True)
+        for axes, (key, title) in zip(panels, shown, strict=True):
+            bars = axes.barh(range(len(rows)), [row[key] for row in rows], color=colours)
+            axes.bar_label(bars, fmt="%g", padding=3, fontsize=7)
             axes.set_xlabel(title)
-            axes.margins(x=0.25, y=0.12)
-        panels[0].set_ylabel("size, % of int16")
-        figure.suptitle("orange: chosen; blue: no further package; grey: another package needed", fontsize=8)
+            axes.margins(x=0.18)
+            axes.set_xscale("linear" if key == "share_of_raw" else "log")
+        panels[0].set_yticks(range(len(rows)), [row["name"] for row in rows])
+        panels[0].invert_yaxis()
+        figure.suptitle("orange: chosen; blue: no further package; grey: needs another package", fontsize=8)
         path.write_bytes(as_png(figure))
 
 
@@ -265,13 +262,12 @@ def main() -> None:
     }
     (options.out / "results.json").write_text(json.dumps(told, indent=1), encoding="utf-8")
     print(f"{len(volumes)} volumes, {told['raw_mb']:.0f} MB; not installed: {', '.join(absent) or 'nothing'}\n")
-    print(
-        "| format | size, % | write MB/s | read MB/s | crops/s, warm | crops/s, cold | package |\n|---|---|---|---|---|---|---|"
-    )
+    print("| format | size, % | write, MB/s | read, MB/s | crops/s, warm | crops/s, cold | package |")
+    print(f"|{'---|' * 7}")
     for row in rows:
         print(
-            f"| {row['name']} | {100 * row['share_of_raw']:.0f} | {row['write_mb_s']} | {row['read_mb_s']} | {row['warm_crops_s']} "
-            f"| {row['cold_crops_s']} | {row['package'] or '-'} |"
+            f"| {row['name']} | {100 * row['share_of_raw']:.0f} | {row['write_mb_s']} | {row['read_mb_s']} "
+            f"| {row['warm_crops_s']} | {row['cold_crops_s']} | {row['package'] or '-'} |"
         )
     if options.figure:
         draw(rows, options.figure)
