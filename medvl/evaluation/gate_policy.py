@@ -183,9 +183,9 @@ def _explain(error: ValidationError) -> str:
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return f"{place}: {first['msg']} (found {first.get('input')!r})"
-    model: Any = GatePolicy
+    model: type[BaseModel] = GatePolicy
     for part in first["loc"][:-1]:
-        field = model.model_fields.get(str(part)) if isinstance(model, type) else None
-        model = field.annotation if field is not None else Subgroup
-    names = list(getattr(model, "model_fields", Subgroup.model_fields))
+        kind = model.model_fields[str(part)].annotation if str(part) in model.model_fields else None
+        model = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else Subgroup
+    names = list(model.model_fields)
     return f"unknown key {place}; {did_you_mean(str(first['loc'][-1]), names)}"
