@@ -21,6 +21,7 @@ from medvl.heads.answering import Read
 from medvl.heads.zeroshot import label_of
 from medvl.imaging.phantom.render import COVERAGE_Z_MM, lesion_masks, region_centers, render
 from medvl.imaging.phantom.sample import KERNELS_MM, log_hazard
+from medvl.imaging.phantom.site import load_site
 from medvl.imaging.phantom.truth import Patient
 from medvl.imaging.preprocess import MIN_COVERED
 from medvl.inference.predictor import Predictor, RegionResult
@@ -140,7 +141,7 @@ def embed_phantoms(
     """
     rows, cases, hits = _Rows(predictor), [], list[dict[str, Any]]()
     for done, number in enumerate(range(which.start, which.start + which.n), start=1):
-        case = describe(which.seed, number)
+        case = describe(which.seed, number, load_site(which.site))
         patient = patient_of(case["truth"])
         result = predictor.predict(render(patient), age_years=patient.age_years, explain=False)
         centers = region_centers(patient)
