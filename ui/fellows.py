@@ -106,7 +106,7 @@ def show_fellows(study: Study, vectors: Vectors, region: str) -> None:
     found = fellows(station().root, study, vectors, region)
     if not found.best:
         told = _left_out(found)
-        st.info(f"No other study of this folder holds an embedding of the {spoken(region)} by the same bundle.{told}")
+        st.info(plain(f"No other study of this folder holds an embedding of the {spoken(region)} by the same bundle.{told}"))
         return
     st.caption(f"{found.n} {'study' if found.n == 1 else 'studies'} compared.{_left_out(found)}")
     for fellow in found.best:
@@ -128,7 +128,7 @@ def _fellow(study: Study, vectors: Vectors, region: str, fellow: Fellow) -> None
     for line in likeness(study, region, {f.finding: int(f.verdict == "present") for f in decided}):
         st.text(line)
     if told := contributions(cosines(vectors.by_region, fellow.vectors.by_region)):
-        st.caption(told)
+        st.caption(plain(told))
     drawn = st.session_state.get("beside") == (study.case_id, other.case_id, region)
     buttons = st.container(horizontal=True, gap="xsmall")
     buttons.button(

@@ -198,13 +198,13 @@ def _nearest(study: Study, vectors: Vectors, answer: Answer, region: str) -> Non
     index, bundle = extras().opened_index, extras().opened_bundle
     if index is None or bundle is None:
         found, n = fitting(station().root, study, vectors, region, answer.query)
-        st.caption(f"Fitting these words best, of {n} other studies of this folder with a {spoken(region)}")
+        st.caption(plain(f"Fitting these words best, of {n} other studies of this folder with a {spoken(region)}"))
         for fellow in found:
             st.text(f"{fellow.score:+.3f}  {fellow.study.case_id}: {_present(fellow.study, region)}")
         return
     index.space.must_be(Space(bundle.name, bundle.sha256, bundle.contract.hash, len(answer.query)), "the viewer's bundle has")
     hits = search(index, answer.query, SHOWN, where=[Condition("region", "=", (region,))])
-    st.caption(f"Fitting these words best, of {hits.n_searched} cases of the {spoken(region)}")
+    st.caption(plain(f"Fitting these words best, of {hits.n_searched} cases of the {spoken(region)}"))
     for hit in hits.hits:
         present = ", ".join(key.replace("_", " ") for key, value in hit.entry.findings.items() if value == 1)
         st.text(f"{hit.entry.patient or hit.entry.id}: {present or 'nothing reported'}")

@@ -82,7 +82,7 @@ def _show_index(study: Study, vectors: Vectors, region: str) -> None:
         st.warning(plain(str(error)))
         return
     if not found.hits:
-        st.info(f"The index holds no case of the {spoken(region)} of another patient.")
+        st.info(plain(f"The index holds no case of the {spoken(region)} of another patient."))
         return
     st.caption(plain(_excluded(study, found, mine, gone)))
     for hit in found.hits[:SHOWN]:
@@ -163,7 +163,7 @@ def _neighbour(study: Study, vectors: Vectors, region: str, hit: Hit, alike: Map
         for line in likeness(study, region, entry.findings):
             st.text(line)
         if parts := contributions({name: each.cosine for name, each in alike.items()}):
-            st.caption(parts)
+            st.caption(plain(parts))
         if told := outcome_text(entry):
             st.caption(told)
         if entry.report and extras().may_show_text():

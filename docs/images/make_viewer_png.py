@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,12 +34,12 @@ def main() -> None:
 
 
 @contextmanager
-def served(results: Path) -> Iterator[str]:
-    """Address of a viewer on the folder, as long as the block runs."""
+def served(results: Path, extras: Sequence[str] = ()) -> Iterator[str]:
+    """Address of a viewer on the folder, as long as the block runs; `extras` of `medvl_ui.extras.options`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    server = subprocess.Popen(command(results, port=port, open_browser=False))
+    server = subprocess.Popen(command(results, port=port, open_browser=False, extras=extras))
     try:
         _wait(f"http://127.0.0.1:{port}/_stcore/health")
         yield f"http://127.0.0.1:{port}/"

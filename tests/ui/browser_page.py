@@ -103,7 +103,7 @@ def watched(browser: "Browser") -> Iterator["Page"]:
     tab.on("request", lambda request: own.match(request.url) or complaints.append(request.url))
     yield tab
     tab.close()
-    assert complaints == []
+    assert not complaints, complaints
 
 
 def opened(tab: "Page", url: str) -> "Page":

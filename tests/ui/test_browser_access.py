@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 from browser_page import READY, serving, settles, watched
 from results_folder import DONE, finding, study_json, write_results, write_study
+from safetensors.numpy import save_file
 
 from medvl.review.desk import Reviews
 from medvl.review.record import Choice, Decision, Person
@@ -38,7 +40,8 @@ def hostile_study() -> dict:
     study = study_json(CASE, findings=[asked], reasons=reason, software=HOSTILE, research_use=HOSTILE)
     study["bundle"]["name"] = HOSTILE
     study["series"] |= {"modality": HOSTILE, "why": HOSTILE, "key": HOSTILE, "verdict": HOSTILE, "reasons": reason}
-    study["series"]["facts"] = {"manufacturer": HOSTILE, "model": HOSTILE, "kernel": HOSTILE}
+    told = ("manufacturer", "model", "kernel", "kvp", "slice_thickness_mm", "contrast")
+    study["series"]["facts"] = dict.fromkeys(told, HOSTILE)
     region = study["regions"][0] | {"name": HOSTILE, "source": HOSTILE, "reasons": reason}
     risk = {"endpoint": HOSTILE, "value": 1.4, "percentile": 71, "reasons": reason}
     return study | {"regions": [region], "risk": risk}
@@ -49,6 +52,12 @@ def hostile_url(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
     folder = tmp_path_factory.mktemp("hostile")
     results = folder / "results"
     write_study(results, hostile_study(), image=True)
+    study = hostile_study()
+    write_study(results, study | {"case_id": "c0like"})
+    for case, vector in ((CASE, [1.0, 0.0]), ("c0like", [0.6, 0.8])):
+        meta = {"model_sha256": study["bundle"]["sha256"], "contract_hash": study["bundle"]["contract"]}
+        both = {name: np.array(vector, np.float32) for name in (HOSTILE, "kidney_left")}
+        save_file(both, results / "studies" / case / "embeddings.safetensors", metadata=meta)
     write_study(results, study_json("b1skipped", status="skipped", reasons=[{"code": "x", "message": HOSTILE}]))
     with Reviews(results) as kept:
         who = Person(HOSTILE[:200], "reviewer")
@@ -57,6 +66,7 @@ def hostile_url(browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
         kept.save(CASE, decision, who, expected_version=0, results=read.sha256)
         added = Decision("added:1", Choice.added, label=HOSTILE[:200], comment=HOSTILE)
         kept.save(CASE, added, who, expected_version=0, results=read.sha256)
+        kept.save_text(CASE, HOSTILE, who, proposed=HOSTILE, expected_version=0, results=read.sha256)
     with serving(results, folder / "server.log", door=Door(user=USER)) as address:
         yield address
 
@@ -76,6 +86,12 @@ def test_what_files_and_users_wrote_is_shown_and_does_nothing(tab, hostile_url: 
         if pane.count():
             pane.click()
             harmless(tab)
+    tab.get_by_role("tab", name="Similar").click()
+    sync_api.expect(tab.get_by_text("Whole case").first).to_be_visible(timeout=20_000)
+    harmless(tab)
+    tab.get_by_role("tab", name="Draft").click()
+    sync_api.expect(tab.get_by_role("textbox", name="Report text")).to_have_value(HOSTILE)
+    harmless(tab)
     said = " ".join(tab.locator("body").inner_text().replace("\u2060", "").split())
     assert said.count(" ".join(HOSTILE.split())) >= 2  # letter by letter
     assert f"Local mode, no sign-in: {USER}, reviewer" in said
