@@ -179,7 +179,8 @@ def load_policy(source: Path | Mapping[str, Any]) -> GatePolicy:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
+    found = error.errors()
+    first = next((e for e in found if e["type"] == "extra_forbidden"), found[0])  # a misspelt key is missing too
     place = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         return f"{place}: {first['msg']} (found {first.get('input')!r})"
