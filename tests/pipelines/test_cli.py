@@ -17,7 +17,7 @@ from medvl_pipelines import console
 from medvl_pipelines.cli import main
 
 VERBS = [
-    *("inspect", "convert", "phantom", "infer", "view", "train", "embed", "evaluate", "search", "draft", "demo"),
+    *("inspect", "convert", "phantom", "ingest", "infer", "view", "train", "embed", "evaluate", "search", "draft", "demo"),
     *("gate", "bundles list", "bundles show", "bundles verify", "bundles add", "bundles promote", "bundles rollback"),
     *("bundles history", "bundles diff"),
     *("index build", "index info", "index verify", "index delete", "index compact"),
