@@ -24,7 +24,8 @@ from pathlib import Path
 
 def started(manifest: Path, out: Path, workers: int) -> subprocess.Popen[bytes]:
     """The command, in a process group of its own."""
-    command = [str(Path(sys.executable).with_name("medvl")), "ingest", str(manifest), "--out", str(out), "--workers", str(workers)]
+    program = Path(sys.executable).with_name("medvl")
+    command = [str(program), "ingest", str(manifest), "--out", str(out), "--workers", str(workers)]
     return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -55,6 +56,7 @@ def run(manifest: Path, kills: int, workers: int, seed: int, folder: Path) -> di
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             done, at = done + 1, [*at, round(wait, 2)]
+            print(f"kill {done} of {kills} after {wait:.1f} s", file=sys.stderr, flush=True)
         else:
             hashes.append(sha256_of(out))
             left += leftovers(out)

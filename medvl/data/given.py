@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from medvl.text.labels import PRESENT, UNMENTIONED, Value
+from medvl.text.labels import Value
 from medvl.text.ontology import Ontology, built_in
+from medvl.text.scope import PRESENT, UNMENTIONED
 
 GIVEN_VALUES = (0, 1, 2)
 

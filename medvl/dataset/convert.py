@@ -121,7 +121,7 @@ class Converter:
             return note["code"] in TRANSIENT
         path = self.volume(note["case_id"])
         try:
-            return read_header(path).sha256 != note["sha256"] or path.stat().st_size != note["bytes"]
+            return bool(read_header(path).sha256 != note["sha256"] or path.stat().st_size != note["bytes"])
         except (InputError, OSError):
             return True
 

@@ -38,7 +38,7 @@ def measures(frame: pd.DataFrame) -> Figure | None:
             low, high = float(told.min()), float(told.max())
             edges = np.linspace(low - 0.5, low + 0.5, 3) if high - low < 1e-6 else np.linspace(low, high, 16)
             parts = [values.loc[values["split"] == split, name].dropna() for split in COLOURS]
-            axes.hist(parts, edges, stacked=True, color=list(COLOURS.values()), label=list(COLOURS))
+            axes.hist(parts, edges.tolist(), stacked=True, color=list(COLOURS.values()), label=list(COLOURS))
             axes.set_title(_MEASURES[name])
             _whole(axes, "y")
         panels[0].set_ylabel("scans")

@@ -10,8 +10,9 @@ from pathlib import Path
 from medvl.data.identity import folder_key
 from medvl.dataset.columns import finding_regions
 from medvl.errors import ConfigError
-from medvl.text.labels import ABSENT, PRESENT, extract
+from medvl.text.labels import extract
 from medvl.text.report import parse_report
+from medvl.text.scope import ABSENT, PRESENT
 
 CSV, REVIEW = "csv", "review"
 Place = tuple[str, str]
@@ -90,7 +91,7 @@ def settled(told: Mapping[Place, int], report: str, reviewed: Iterable[Mapping[P
     read = extract(parse_report(report)) if any(value == PRESENT for _, value in unplaced) else {}
     left = []
     for name, value in unplaced:
-        regions = finding_regions()[name]
+        regions: Sequence[str] = finding_regions()[name]
         if value == PRESENT:
             regions = _where(name, labels, read)
             left += [] if regions else [name]

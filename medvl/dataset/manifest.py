@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from medvl.data.table import Fact
+from medvl.data.table import PHASE_NAMES, Fact
 from medvl.data.table_file import nearest
 from medvl.dataset import cells
 from medvl.dataset.columns import DATES, Mapped
@@ -214,7 +214,7 @@ class _Reading:
         text, column = self.cell(name)
         found = {"split": cells.split, "phase": cells.phase, "sex": cells.sex}[name](text) if text else ""
         if found is None:
-            known = {"split": ("train", "validation", "test"), "phase": cells.PHASE_NAMES, "sex": ("F", "M", "O")}[name]
+            known = {"split": ("train", "validation", "test"), "phase": PHASE_NAMES, "sex": ("F", "M", "O")}[name]
             self.bad(column, f"must be one of {', '.join(known)}{nearest(text, known)}")
         return found or ""
 
