@@ -177,9 +177,8 @@ def _judged(wanted: Wanted, order: Order, candidate: Candidate) -> int:
 
     from .gate import EXIT_FAILED, judge
 
-    result = judge(
-        order.parent.folder, candidate.bundle.folder, candidate.before, candidate.after, wanted.policy, wanted.out / "gate"
-    )
+    folders = order.parent.folder, candidate.bundle.folder, candidate.before, candidate.after
+    result = judge(*folders, wanted.policy, wanted.out / "gate", candidate.learned)
     blend = candidate.blend
     if blend is not None:
         told = ", ".join(f"{share} {value:.3f}" for share, value in blend.tried.items())
@@ -201,7 +200,7 @@ def _judged(wanted: Wanted, order: Order, candidate: Candidate) -> int:
     )
     say(f"Kept in the store as {entry.key}")
     if result.passed and wanted.promote:
-        BundleStore(wanted.store).promote(entry.key)
+        BundleStore(wanted.store).promote(entry.key)  # refused, with its reason, where another bundle is in use than the parent
         say("Promoted: `--bundle promoted` means it from now on; undo with medvl bundles rollback")
     elif result.passed:
         say(f"Put it in use: medvl bundles promote {entry.key}")

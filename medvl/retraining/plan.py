@@ -36,7 +36,7 @@ class RetrainPlan(BaseModel):
     name: str
     summary: str
     rate: float = Field(0.3, gt=0)
-    passes: float = Field(12, gt=0)
+    passes: float = Field(6, gt=0)
     cheap_passes: float = Field(40, gt=0)
     least_steps: int = Field(40, ge=1)
     heads_steps: int = Field(200, ge=0)

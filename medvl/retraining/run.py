@@ -46,6 +46,7 @@ from medvl.training.run import Workspace, new_system, open_workspace, run_stages
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 SETTINGS = "settings.json"
 SIDES = ("before", "after")
+LEARNED = ("train", "validation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +95,7 @@ class Candidate:
     Args:
         bundle: the candidate; settings: the file's content; blend: None for a recipe that started afresh.
         before, after: folders of the held-out patients as the parent and the candidate see them.
+        learned: folders of the others as the candidate sees them.
         usable: usable regions by split.
     """
 
@@ -102,6 +104,7 @@ class Candidate:
     blend: Blend | None
     before: Path
     after: Path
+    learned: tuple[Path, ...]
     usable: Mapping[str, int]
 
 
@@ -147,33 +150,35 @@ def settle_recipe(order: Order, n_regions: int) -> Recipe:
 
 
 def settle_settings(order: Order, cohorts: Mapping[str, Cohort]) -> dict[str, Any]:
-    """What this folder is about, decided once: a run that goes on takes it from the file.
+    """What this folder is about, decided once: a run that goes on takes it from the file, as do all processes but the first.
 
     Raises:
         ConfigError: the folder is of another retraining.
     """
-    path = order.out / SETTINGS
+    recipe = settle_recipe(order, regions_in(cohorts["train"]))
     asked = {
         "parent": {"name": order.parent.name, "sha256": order.parent.sha256},
         "data_sha256": order.data_sha256,
         "plan": order.plan.model_dump(mode="json"),
         "preset": order.preset.name,
         "fresh": order.fresh,
+        "recipe": as_plain(recipe),
     }
-    recipe = settle_recipe(order, regions_in(cohorts["train"]))
-    asked["recipe"] = as_plain(recipe)
+    return order.machine.once(lambda: _settled(order, json.loads(json.dumps(asked)), recipe, cohorts))
+
+
+def _settled(order: Order, asked: dict[str, Any], recipe: Recipe, cohorts: Mapping[str, Cohort]) -> dict[str, Any]:
+    path = order.out / SETTINGS
     if path.is_file():
         kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        other = [key for key, value in json.loads(json.dumps(asked)).items() if kept.get(key) != value]
+        other = [key for key, value in asked.items() if kept.get(key) != value]
         if other:
             raise ConfigError(f"{order.out} holds a retraining with another {other[0]}; give the same again, or another --out")
         return kept
     probed = _probe(order, recipe, cohorts) if order.machine.world.size == 1 else {}
     told = {**asked, "n_regions": {k: regions_in(v) for k, v in cohorts.items()}, "probed": probed, "data": dict(order.data)}
-    if order.machine.world.leads:
-        replace_text(path, json.dumps(told, indent=1) + "\n")
-    order.machine.world.agree()
-    return json.loads(json.dumps(told))  # type: ignore[no-any-return]
+    replace_text(path, json.dumps(told, indent=1) + "\n")
+    return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 
 def _probe(order: Order, recipe: Recipe, cohorts: Mapping[str, Cohort]) -> dict[str, Any]:
@@ -233,10 +238,12 @@ def retrain(order: Order, told: Callable[[Mapping[str, Any]], None] = lambda _: 
     bundle, blend = _candidate(order, work, settings)
     if order.machine.world.leads:
         for side, of in zip(SIDES, (order.parent, bundle), strict=True):
-            _embed(order, of, cohorts["test"], side)
+            _embed(order, of, cohorts["test"], "test", side)
+        for split in LEARNED:
+            _embed(order, bundle, cohorts[split], split, split)
     order.machine.world.agree()
-    before, after = (order.out / "embedded" / side for side in SIDES)
-    return Candidate(bundle, settings, blend, before, after, {k: regions_in(v) for k, v in cohorts.items()})
+    before, after, *learned = (order.out / "embedded" / side for side in (*SIDES, *LEARNED))
+    return Candidate(bundle, settings, blend, before, after, tuple(learned), {k: regions_in(v) for k, v in cohorts.items()})
 
 
 def _with_pieces(recipe: Recipe, probed: Mapping[str, Any]) -> Recipe:
@@ -290,14 +297,14 @@ def _provenance(order: Order, settings: Mapping[str, Any], blend: Blend | None) 
     }
 
 
-def _embed(order: Order, bundle: Bundle, cohort: Cohort, side: str) -> None:
-    """Write the held-out patients as a bundle sees them, unless they are there."""
+def _embed(order: Order, bundle: Bundle, cohort: Cohort, split: str, side: str) -> None:
+    """Write the patients of a split as a bundle sees them, unless they are there."""
     place = order.out / "embedded" / side
-    source = {"cohort": f"dataset {order.data_sha256[:12]}", "split": "test", "way": "scans"}
+    source = {"cohort": f"dataset {order.data_sha256[:12]}", "split": split, "way": "scans"}
     try:
         if Embedded.load(place).source["model_sha256"] == bundle.sha256:
             return
     except (ConfigError, KeyError):
         pass
-    told = lambda done, total: order.progress(f"test patients, {side}", done, total, {})  # noqa: E731
-    embed_cohort(Predictor(bundle), cohort, source, told).save(place)
+    name = f"embedding {split}, {side}" if split == "test" else f"embedding {split}"
+    embed_cohort(Predictor(bundle), cohort, source, lambda done, total: order.progress(name, done, total, {})).save(place)

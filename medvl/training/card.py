@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from medvl import __version__
 from medvl.heads.fitting import Fitted
 from medvl.training.run import Workspace
@@ -28,8 +31,8 @@ _OTHER_LIMITS = (
 )
 
 
-def card(work: Workspace, fitted: Fitted, *, streams: bool) -> str:
-    """Markdown: what it is for and not for, the data, how it answers, and validation scores."""
+def card(work: Workspace, fitted: Fitted, *, streams: bool, provenance: Mapping[str, Any] | None = None) -> str:
+    """Markdown: what it is for and not for, the data, how it answers, where it comes from, and validation scores."""
     cohort = work.recipe.cohort
     rows = "\n".join(f"| {key} | {value:.3f} |" for key, value in fitted.auroc.items())
     cases = [case for part in (work.train, work.validation) for case in next(iter(part.values())).cohort.cases]
@@ -41,7 +44,7 @@ def card(work: Workspace, fitted: Fitted, *, streams: bool) -> str:
 
 {_PHANTOMS.format(cohort=cohort) if painted else _OTHERS.format(n=len(cases))}
 
-**Input.** `contract.json`: {", ".join(work.recipe.input_contract.names)}, each on its own grid.
+{_origin(provenance or {})}**Input.** `contract.json`: {", ".join(work.recipe.input_contract.names)}, each on its own grid.
 
 **Calibration.** Platt scaling, thresholds and undecided bands from validation patients. Null image taken off: {fitted.prior}.
 
@@ -51,3 +54,15 @@ def card(work: Workspace, fitted: Fitted, *, streams: bool) -> str:
 
 {_PHANTOM_LIMITS.format(name=work.recipe.name) if painted else _OTHER_LIMITS}
 """
+
+
+def _origin(provenance: Mapping[str, Any]) -> str:
+    """The paragraph on a parent; nothing for a bundle that has none."""
+    if "parent" not in provenance:
+        return ""
+    parent, blend = provenance["parent"], provenance.get("blend")
+    way = f"; its weights lie {blend['share']:g} of the way from the parent's to the trained ones" if blend else ""
+    return (
+        f"**Origin.** Retrained from {parent['name']} ({parent['sha256'][:12]}) on dataset {provenance['data_sha256'][:12]}{way}. "
+        "`provenance.json` holds the whole chain; how it compares with its parent is the gate's report, kept in the store.\n\n"
+    )

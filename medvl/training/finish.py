@@ -162,7 +162,9 @@ def export(
         (folder / name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     work.tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "findings.yaml").write_text(findings_text, encoding="utf-8")
-    (folder / "README.md").write_text(card(work, fitted, streams=system.streams is not None), encoding="utf-8")
+    (folder / "README.md").write_text(
+        card(work, fitted, streams=system.streams is not None, provenance=provenance), encoding="utf-8"
+    )
     return seal(folder, work.recipe.name, f"medvl {__version__}")
 
 
