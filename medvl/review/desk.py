@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy.engine import Connection
 
@@ -123,7 +124,7 @@ class Reviews(Book):
                 return old  # nothing new, or the same save sent twice
             expect_text(before, expected_version)
             now, version = time.time(), before.text_version + 1
-            row = {"text": said, "proposed": proposed, "bundle": answers.bundle_sha256}
+            row: dict[str, Any] = {"text": said, "proposed": proposed, "bundle": answers.bundle_sha256}
             row |= {"by": who.name, "role": who.role, "at": now, "version": version}
             db.execute(texts.delete().where(is_text(answers)))
             db.execute(texts.insert().values(case_id=case_id, results=answers.sha256, **row))
