@@ -60,9 +60,9 @@ def _origin(provenance: Mapping[str, Any]) -> str:
     """The paragraph on a parent; nothing for a bundle that has none."""
     if "parent" not in provenance:
         return ""
-    parent, blend = provenance["parent"], provenance.get("blend")
+    blend, data, sha256 = provenance.get("blend"), provenance["data_sha256"], provenance["parent"]["sha256"]
     way = f"; its weights lie {blend['share']:g} of the way from the parent's to the trained ones" if blend else ""
     return (
-        f"**Origin.** Retrained from {parent['name']} ({parent['sha256'][:12]}) on dataset {provenance['data_sha256'][:12]}{way}. "
+        f"**Origin.** Trained on from {parent['name']} ({parent['sha256'][:12]}), dataset {provenance['data_sha256'][:12]}{way}. "
         "`provenance.json` holds the whole chain; how it compares with its parent is the gate's report, kept in the store.\n\n"
     )
