@@ -1,6 +1,6 @@
 """Which encoder families leave as ONNX and as `torch.export`, how far their numbers then are, and how fast onnxruntime is.
 
-    python benchmarks/export_parity.py --out runs/export-parity.json
+    python benchmarks/export_parity.py --out parity.json
 
 Every registered family with its evidence pool and projection, seeded and untrained, on crops of phantoms. Times are medians of
 runs that alternate between torch and onnxruntime in one process, with one thread each, so that their ratio means something on a
@@ -80,7 +80,7 @@ def row(name: str, pixels: torch.Tensor) -> dict[str, Any]:
     found: dict[str, Any] = {"encoder": name, "parameters": sum(p.numel() for p in side.module.image.parameters())}
     with tempfile.TemporaryDirectory() as scratch:
         for kind, write in (("onnx", to_onnx), ("torch_export", to_archive)):
-            path = Path(scratch) / kind
+            path = Path(scratch) / f"{kind}.pt2"
             try:
                 run = write(side, path)
             except Exception as error:  # whatever an exporter raises is the finding
