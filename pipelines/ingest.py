@@ -197,9 +197,7 @@ def _tell(made: Made, out: Path, options: Options, as_json: bool) -> int:
     again = f" ({made.n_known} studies taken over from an earlier run)" if made.n_known else ""
     say(f"{told['patients']} patients ({splits}), {told['scans']} scans{again}. Written to {out}; see card.html")
     for review in facts["labels"]["reviews"]:
-        say(
-            f"{review['used']} clinicians' labels joined, of {review['studies']} studies; {review['unmatched']} of other studies"
-        )
+        say(f"{review['used']} clinicians' labels joined, of {review['studies']} studies; {review['unmatched']} of other studies")
     if left:
         codes = ", ".join(f"{n} {code}" for code, n in made.rejects.items())
         say(f"{left} rows were left out ({codes}); see rejects.csv")

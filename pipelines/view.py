@@ -45,9 +45,7 @@ def run(
     if index is not None and not (index / "cases.sqlite").is_file():
         raise ConfigError(f"no index in {index}; build it with medvl index build")
     if ledger is not None and not ledger.startswith("postgresql://"):
-        raise ConfigError(
-            "--ledger is the address of a server, postgresql://...; one in the results folder is found by itself"
-        )
+        raise ConfigError("--ledger is the address of a server, postgresql://...; one in the results folder is found by itself")
     given = options(index, bundle_folder(bundle) if bundle else None, show_text=show_text, audit_key=audit_key)
     _checked(door)
     if _taken(door.host, port):

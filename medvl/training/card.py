@@ -63,6 +63,6 @@ def _origin(provenance: Mapping[str, Any]) -> str:
     blend, data, sha256 = provenance.get("blend"), provenance["data_sha256"], provenance["parent"]["sha256"]
     way = f"; its weights lie {blend['share']:g} of the way from the parent's to the trained ones" if blend else ""
     return (
-        f"**Origin.** Trained on from {parent['name']} ({parent['sha256'][:12]}), dataset {provenance['data_sha256'][:12]}{way}. "
+        f"**Origin.** Trained on from {provenance['parent']['name']} ({sha256[:12]}), with dataset {data[:12]}{way}. "
         "`provenance.json` holds the whole chain; how it compares with its parent is the gate's report, kept in the store.\n\n"
     )
