@@ -93,7 +93,9 @@ def gain_forest(rows: Sequence[Row], record: Mapping[str, Any]) -> Figure:
     lines: list[Row | str] = []
     for part, name in PARTS.items():
         mine = [row for row in rows if row["part"] == part]
-        lines += ([name] if part != "subgroup" else []) + mine if mine else []
+        if mine and part != "subgroup":
+            lines.append(name)
+        lines += mine
     with styled():
         figure = Figure(figsize=(WIDTH * 0.42, 0.235 * len(lines) + 0.7))
         axes = figure.add_axes((0, 0, 1, 1))
@@ -112,7 +114,7 @@ def gain_forest(rows: Sequence[Row], record: Mapping[str, Any]) -> Figure:
 
 
 def _line(axes: Axes, y: int, line: Row | str, record: Mapping[str, Any]) -> None:
-    left = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
+    left: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "ha": "right", "va": "center"}
     if isinstance(line, str):
         axes.text(-0.02, y, line, weight="bold", **left)
         return

@@ -118,8 +118,9 @@ class Judge:
         gain = float(gains[0])
         low, high = (2 * gain - span[1], 2 * gain - span[0]) if basic else span
         verdict = verdict_of(low, high, margin)
-        numbers = {"before": before, "after": after, "gain": gain, "low": low, "high": high}
-        return replace(told, **numbers, margin=margin, verdict=verdict, rule=rule, failed=fails(verdict, gain, margin, rule))
+        failed = fails(verdict, gain, margin, rule)
+        told = replace(told, before=before, after=after, gain=gain, low=low, high=high)
+        return replace(told, margin=margin, verdict=verdict, rule=rule, failed=failed)
 
     def aurocs(self, pair: Pair) -> tuple[Array, Array]:
         """(B + 1,) AUROC of both."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from os import PathLike
 from typing import Any, Self, cast
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.utils import ModelOutput, cached_file
+from transformers.utils.generic import ModelOutput
+from transformers.utils.hub import cached_file
 
 from medvl.errors import ConfigError
 from medvl.exchange.hf_config import MedvlConfig
@@ -79,9 +80,9 @@ class MedvlModel(PreTrainedModel):
     @classmethod
     def from_pretrained(
         cls,
-        pretrained_model_name_or_path: str | Path,
+        pretrained_model_name_or_path: str | PathLike[Any] | None,
         *model_args: Any,
-        config: PretrainedConfig | None = None,
+        config: PretrainedConfig | str | PathLike[Any] | None = None,
         dtype: torch.dtype | str | None = None,
         output_loading_info: bool = False,
         **kwargs: Any,
@@ -94,8 +95,11 @@ class MedvlModel(PreTrainedModel):
         Raises:
             ConfigError: no weights there, or weights that do not fit the configuration.
         """
+        if pretrained_model_name_or_path is None:
+            raise ConfigError("no model named; give a folder that `medvl export --to huggingface` wrote, or a model of the hub")
         where, path = {k: v for k, v in kwargs.items() if k in SOURCES}, str(pretrained_model_name_or_path)
-        found = config if isinstance(config, MedvlConfig) else cast(MedvlConfig, MedvlConfig.from_pretrained(path, **where))
+        shapes = config if isinstance(config, str | PathLike) else path
+        found = config if isinstance(config, MedvlConfig) else MedvlConfig.from_pretrained(shapes, **where)
         tokens = cached_file(path, "tokenizer.json", _raise_exceptions_for_missing_entries=False, **where)
         weights = cached_file(path, "model.safetensors", _raise_exceptions_for_missing_entries=False, **where)
         if weights is None:
@@ -104,7 +108,8 @@ class MedvlModel(PreTrainedModel):
         held = {name: value.float() if value.is_floating_point() else value for name, value in load_file(weights).items()}
         report = load_weights(model, held)
         wanted = getattr(torch, dtype) if isinstance(dtype, str) and dtype != "auto" else dtype
-        model = model.to(dtype=wanted) if isinstance(wanted, torch.dtype) else model
+        if isinstance(wanted, torch.dtype):
+            model.to(dtype=wanted)  # type: ignore[call-arg]  # transformers wraps the method without its self
         model.config.name_or_path = path
         model.eval()
         told = {"missing_keys": [], "unexpected_keys": [], "mismatched_keys": [], "matched": list(report.matched)}
@@ -196,7 +201,8 @@ class MedvlModel(PreTrainedModel):
     def train(self, mode: bool = True) -> Self:
         """As for any module; the parts follow."""
         cast(System, self._system).training = mode
-        return super().train(mode)
+        super().train(mode)
+        return self
 
 
 def _pooled(output: BaseModelOutputWithPooling) -> Tensor:

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
+from monai.config.type_definitions import KeysCollection
 from monai.data.meta_tensor import MetaTensor
-from monai.inferers import Inferer
-from monai.transforms import MapTransform, Transform
+from monai.inferers.inferer import Inferer
+from monai.transforms.transform import MapTransform, Transform
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -141,8 +141,8 @@ class _Concluder(Predictor):
 class RegionInferer(Inferer):
     """Runs a `RegionNetwork` on the regions of an item of `RegionsFromScand`."""
 
-    def __call__(self, inputs: Item, network: RegionNetwork, *args: Any, **kwargs: Any) -> dict[str, Read]:
-        """Region to what was read of it."""
+    def __call__(self, inputs: Any, network: Any, *args: Any, **kwargs: Any) -> dict[str, Read]:
+        """Region to what was read of it, where other inferers take a tensor and give one."""
         names = inputs["region"]
         return dict(zip(names, network.read(inputs["pixel_values"], inputs["kind"]), strict=True)) if names else {}
 

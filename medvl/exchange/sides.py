@@ -83,7 +83,8 @@ class LocaliserSide(nn.Module):
 
     def forward(self, coarse: Tensor) -> Tensor:
         """Heat."""
-        return self.localiser(coarse).sigmoid()
+        heat: Tensor = self.localiser(coarse).sigmoid()
+        return heat
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ from medvl.imaging.phantom.site import load_site
 from medvl.imaging.phantom.truth import Patient
 from medvl.imaging.preprocess import MIN_COVERED
 from medvl.inference.predictor import Predictor, RegionResult
-from medvl.text.prompts import Finding
+from medvl.text.prompts import Finding, FindingList
 
 BATCH = 32
 GROUPS = ("sex", "site", "phase", "manufacturer", "kernel", "slice_thickness_mm")  # by which results are compared
@@ -70,7 +70,7 @@ class _Rows:
             for finding in self.predictor.answering.asked(region):
                 j = columns[finding.key]
                 said[i, j] = _known(label_of(finding, case["labels"][region], self.predictor.findings))
-                truth[i, j] = _known(_truth(finding, region, case))
+                truth[i, j] = _known(_truth(finding, region, case, self.predictor.findings))
         bundle = self.predictor.bundle
         told = {"model": bundle.name, "model_sha256": bundle.sha256, "contract_hash": self.predictor.contract.hash, **source}
         reports = self._reports(rows, embedding.shape[1])
@@ -220,9 +220,16 @@ def _facts(case: Case) -> dict[str, Any]:
     }
 
 
-def _truth(finding: Finding, region: str, case: Case) -> int | None:
+def _truth(finding: Finding, region: str, case: Case, findings: FindingList) -> int | None:
+    """Of a phantom as it was made, of others as clinicians or the hospital's table labelled it; None where nobody did.
+
+    A finding that makes sense only where another is present needs that one too: as labelled, else as the report says.
+    """
     truth = case.get("truth") or {}
-    return truth_of(finding, region, patient_of(truth)) if "seed" in truth else None
+    if "seed" in truth:
+        return truth_of(finding, region, patient_of(truth))
+    sources = (case.get("label_sources") or {}).get(region) or {}
+    return label_of(finding, case["labels"][region], findings) if finding.truth in sources else None
 
 
 def _known(value: int | None) -> int:

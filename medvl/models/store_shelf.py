@@ -145,10 +145,15 @@ class Shelf:
         """
         opened = open_bundle(bundle_folder)
         above = self.add(parent).sha256 if isinstance(parent, Path) else parent
-        given = {"parent": above, "data_sha256": data_sha256, "recipe": recipe, "code_version": code_version}
         with self.locked():
             entry = self._take_in(opened)
-            entry = replace(entry, **{k: v for k, v in given.items() if v is not None and getattr(entry, k) is None})
+            entry = replace(
+                entry,
+                parent=above if entry.parent is None else entry.parent,
+                data_sha256=data_sha256 if entry.data_sha256 is None else entry.data_sha256,
+                recipe=recipe if entry.recipe is None else entry.recipe,
+                code_version=code_version if entry.code_version is None else entry.code_version,
+            )
             if gate is not None:
                 entry = self._with_gate(entry, gate)
             self._write(entry)

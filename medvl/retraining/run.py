@@ -31,11 +31,14 @@ from medvl.imaging.preprocess import MIN_COVERED
 from medvl.inference.embed import embed_cohort
 from medvl.inference.predictor import Predictor
 from medvl.models.bundle import Bundle, open_bundle
+from medvl.models.config import LocaliserConfig
 from medvl.recipe import Recipe, as_plain
+from medvl.retraining.inherit import Carried
 from medvl.retraining.plan import RetrainPlan, continued, started_afresh
 from medvl.retraining.presets import Preset
 from medvl.retraining.probe import probe
 from medvl.retraining.warm import Blend, begin_from, parent_weights, settle_blend
+from medvl.survival.model import SurvivalModel
 from medvl.text.prompts import FindingList, load_findings
 from medvl.training.finish import export
 from medvl.training.localise import from_bundle
@@ -145,7 +148,9 @@ def settle_recipe(order: Order, n_regions: int) -> Recipe:
         ConfigError: plan or changes do not fit the recipe.
     """
     if order.fresh:
-        return order.changes(started_afresh(order.recipe, order.preset, n_regions, order.name))
+        made = started_afresh(order.recipe, order.preset, n_regions, order.name)
+        shapes = LocaliserConfig.model_validate(order.parent.values("model.json")["localiser"])
+        return order.changes(made.model_copy(update={"localiser": shapes}))
     return order.changes(continued(order.recipe, order.plan, order.preset, n_regions, order.name))
 
 
@@ -235,6 +240,7 @@ def retrain(order: Order, told: Callable[[Mapping[str, Any]], None] = lambda _: 
         told(settings)
     recipe = _with_pieces(Recipe.model_validate(settings["recipe"]), settings["probed"])
     work = _workspace(order, recipe, cohorts)
+    _told_of_all(work)
     bundle, blend = _candidate(order, work, settings)
     if order.machine.world.leads:
         for side, of in zip(SIDES, (order.parent, bundle), strict=True):
@@ -244,6 +250,21 @@ def retrain(order: Order, told: Callable[[Mapping[str, Any]], None] = lambda _: 
     order.machine.world.agree()
     before, after, *learned = (order.out / "embedded" / side for side in (*SIDES, *LEARNED))
     return Candidate(bundle, settings, blend, before, after, tuple(learned), {k: regions_in(v) for k, v in cohorts.items()})
+
+
+def _told_of_all(work: Workspace) -> None:
+    """Refuse a cohort whose reports say nothing of a kind of region that the model knows.
+
+    Raises:
+        ConfigError: naming the kind.
+    """
+    for split, parts in (("training", work.train), ("validation", work.validation)):
+        for name, part in parts.items():
+            if not len(part):
+                raise ConfigError(
+                    f"no report of the {split} patients speaks of a usable region of kind {name}, and the model answers for it; "
+                    "take a bundle or a --recipe without that kind, or add reports that do"
+                )
 
 
 def _with_pieces(recipe: Recipe, probed: Mapping[str, Any]) -> Recipe:
@@ -263,11 +284,24 @@ def _candidate(order: Order, work: Workspace, settings: Mapping[str, Any]) -> tu
     if order.machine.world.leads:
         blend = None if order.fresh else settle_blend(work, trained, parent, order.plan.blend)
         localiser = from_bundle(order.parent.folder)
-        bundle = export(work, trained, localiser, order.findings, order.findings_text, _provenance(order, settings, blend))
+        bundle = export(
+            work,
+            trained,
+            localiser,
+            order.findings,
+            order.findings_text,
+            _provenance(order, settings, blend),
+            parent=_survival(order.parent),
+            carry=Carried(order.parent, work),
+        )
         replace_text(note, json.dumps({"made_from": key, "bundle": bundle.sha256}))
     order.machine.world.agree()
     bundle = open_bundle(order.out / "bundle")
     return bundle, _blend_of(bundle)
+
+
+def _survival(bundle: Bundle) -> SurvivalModel | None:
+    return SurvivalModel.from_json(bundle.values("survival.json")) if "survival.json" in bundle else None
 
 
 def _kept(out: Path, note: Path, key: str) -> Bundle | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,16 @@ from medvl.models.config import ClipConfig
 from medvl.models.localiser import Localiser
 from medvl.models.system import System
 from medvl.recipe import as_plain
-from medvl.survival.endpoints import MIN_EVENTS
-from medvl.survival.model import SurvivalModel, fit_survival
+from medvl.survival.model import SurvivalModel
 from medvl.text.prompts import FindingList
 from medvl.training.batches import to_pixels
 from medvl.training.card import card
-from medvl.training.measure import by_patient
+from medvl.training.outcome import survival_of
 from medvl.training.recipe_stage import Trained
 from medvl.training.run import Workspace, stage_folder
 from medvl.training.samples import KindData, ages_and_outcomes, half_known
 
+Carry = Callable[[Fitted, Answering, Mapping[str, Regions]], tuple[Fitted, dict[str, float]]]
 BATCH = 64
 LEARNED = ("steps", "step", "loss", "best", "stopped_early", "device", "torch", "world_size", "sha256")  # of a receipt
 LOOKS = 3000  # crops of a kind whose look is enough to know it
@@ -86,29 +86,6 @@ def _looks(part: KindData) -> NDArray[np.float32]:
     return np.stack([appearance(part.crop(int(row))) for row in rows])
 
 
-def survival_of(work: Workspace, units: Mapping[str, Tensor], validation_units: Mapping[str, Tensor]) -> SurvivalModel | None:
-    """Fit on training patients; percentiles refer to validation patients. None where fewer than `MIN_EVENTS` events are known."""
-    cohort = next(iter(work.train.values())).cohort
-    ages, time, event = ages_and_outcomes(cohort.cases)
-    rows = by_patient(work.train, units)
-    known = [i for i in np.flatnonzero(np.isfinite(time)) if rows[i]]
-    if event[known].sum() < MIN_EVENTS:
-        return None
-    model = fit_survival(
-        work.recipe.endpoint,
-        [rows[i] for i in known],
-        [ages[i] for i in known],
-        time[known],
-        event[known],
-        tuple(cohort.regions),
-        work.recipe.survival_penalty,
-    )
-    ages, _, _ = ages_and_outcomes(next(iter(work.validation.values())).cohort.cases)
-    held = by_patient(work.validation, validation_units)
-    risks = [model.risk(e, age) for e, age in zip(held, ages, strict=True) if e]
-    return replace(model, reference=np.sort(np.array(risks)))
-
-
 def export(
     work: Workspace,
     trained: Trained,
@@ -116,6 +93,9 @@ def export(
     findings: FindingList,
     findings_text: str,
     provenance: Mapping[str, Any] | None = None,
+    *,
+    parent: SurvivalModel | None = None,
+    carry: Carry | None = None,
 ) -> Bundle:
     """Fit everything that is fitted after training, and write the bundle to `OUT/bundle`.
 
@@ -128,6 +108,8 @@ def export(
         findings: questions.
         findings_text: the file they came from.
         provenance: what else is known of the origin, such as a parent's hash, for `provenance.json`.
+        parent: survival model that is taken where it predicts the training patients better than one fitted on them.
+        carry: adds calibrations of findings that validation patients cannot calibrate, and says how sure that is.
 
     Raises:
         ConfigError: a finding is asked that the recipe's concept streams were not taught.
@@ -141,6 +123,7 @@ def export(
     nulls = null_answers(asked, work.recipe.input_contract, {name: found.answers for name, found in read.items()})
     chosen = choose_prior(asked, regions, nulls)
     fitted = replace(fit_findings(asked, regions), prior=chosen.prior, priors=chosen.priors)
+    fitted, carried = carry(fitted, asked, regions) if carry else (fitted, {})
     folder = work.out / "bundle"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -148,14 +131,14 @@ def export(
     write_familiar(folder, familiarity(work, read, held))
     save_file(reference_of(regions), folder / "reference.safetensors")
     units = [{name: found.embedding for name, found in part.items()} for part in (read, held)]
-    survival = survival_of(work, units[0], units[1])
+    survival, origin = survival_of(work, units[0], units[1], parent)
     for name, values in {
         "contract.json": work.recipe.input_contract.to_json(),
         "model.json": _shapes(work, system, asked),
         "calibration.json": {k: c.as_dict() for k, c in fitted.calibrations.items()},
         **({"paraphrases.json": {"draws": DRAWS, "seed": 0, "limits": fitted.limits}} if fitted.limits else {}),
         **({"survival.json": survival.to_json()} if survival else {}),
-        "metrics.json": _metrics(work, fitted),
+        "metrics.json": _metrics(work, fitted) | {k: v for k, v in {"carried_over": carried, "survival": origin}.items() if v},
         "recipe.json": as_plain(work.recipe),
         "provenance.json": {"software": f"medvl {__version__}", **(provenance or {})},
     }.items():

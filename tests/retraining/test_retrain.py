@@ -25,18 +25,24 @@ from medvl_pipelines.gate import EXIT_FAILED
 PLAN = "name: quick\nsummary: s\npasses: 1\ncheap_passes: 1\nleast_steps: 2\nheads_steps: 2\nblend: [0.0, 1.0]\n"
 
 
+CHEST = " The heart is of normal size. There is no pleural effusion."
 CENTERS = {"kidney_left": 40.0, "kidney_right": -40.0, "chest": 0.0}  # x in mm; y and z are 0
 
 
-def studies(folder: Path, regions: tuple[str, ...]) -> Path:
+def studies(folder: Path, chest: str = CHEST) -> Path:
     """A dataset of thirty boxes, ten to a split, whose table says where the regions lie."""
     rows = []
     for number in range(30):
         hu = body(number, (36, 48, 50))
         write_nifti(Volume(hu, Geometry.centered((0, 0, 0), (36, 48, 50), (4.0, 4.0, 4.0))), None, folder / f"{number}.nii.gz")
         split = ("train", "validation", "test")[number % 3]
-        row = {"patient": f"P{number}", "study": f"{number}.nii.gz", "report": (MASS, NORMAL)[number // 3 % 2], "split": split}
-        for region in regions:
+        row = {
+            "patient": f"P{number}",
+            "study": f"{number}.nii.gz",
+            "report": (MASS, NORMAL)[number // 3 % 2] + chest,
+            "split": split,
+        }
+        for region in CENTERS:
             row |= {f"{region}_x_mm": CENTERS[region], f"{region}_y_mm": 0, f"{region}_z_mm": 0}
         rows.append(row)
     made(write_csv(folder / "list.csv", rows), folder / "dataset")
@@ -45,7 +51,7 @@ def studies(folder: Path, regions: tuple[str, ...]) -> Path:
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return studies(tmp_path_factory.mktemp("ours"), tuple(CENTERS))
+    return studies(tmp_path_factory.mktemp("ours"))
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +103,13 @@ def test_another_folder_ends_in_the_same_bundle(finished: Path, tiny_run: Tiny, 
 def test_a_folder_of_another_retraining_is_refused(finished: Path, tiny_run: Tiny, dataset: Path) -> None:
     with pytest.raises(ConfigError, match="another plan"):
         verb.run(wanted(tiny_run, dataset, "continue", finished))
+
+
+def test_reports_that_leave_a_kind_out_are_refused_by_its_name(tiny_run: Tiny, plan: str, tmp_path: Path) -> None:
+    (tmp_path / "silent").mkdir()
+    dataset = studies(tmp_path / "silent", chest="")
+    with pytest.raises(ConfigError, match="region of kind chest"):
+        verb.run(wanted(tiny_run, dataset, plan, tmp_path / "run"))
 
 
 def test_a_dry_run_writes_nothing(
