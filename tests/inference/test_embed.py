@@ -87,6 +87,24 @@ def test_scans_and_crops_of_a_phantom_agree(mine: Predictor, crops: Embedded, mo
     assert np.isnan(scans.embedding[~scans.usable]).all()
 
 
+def test_given_labels_are_truth_and_those_of_rules_are_not(mine: Predictor, tmp_path: Path) -> None:
+    cohort = build_phantom(tmp_path, PhantomCohort(21, 3, 1, 0.0), mine.contract)
+    read = {"renal_mass": 1, "mass_cystic": 1, "renal_stone": 0}
+    case = {**cohort.cases[0], "truth": {"age_years": 61.0}, "labels": {**cohort.cases[0]["labels"], "kidney_left": read}}
+    by_table = {**case, "label_sources": {"kidney_left": {"renal_stone": "csv", "mass_cystic": "review"}}}
+    unsure = {**by_table, "labels": {**case["labels"], "kidney_left": {**read, "renal_mass": 2, "renal_stone": 2}}}
+    several = replace(
+        cohort, hu=np.repeat(cohort.hu, 3, 0), covered=np.repeat(cohort.covered, 3, 0), cases=[case, by_table, unsure]
+    )
+    table = embed_cohort(mine, several, SOURCE)
+    rows = np.flatnonzero(table.rows["region"] == "kidney_left")
+    keys = np.array(table.findings)
+    known = [{str(keys[j]): int(table.truth[i, j]) for j in np.flatnonzero(table.truth[i] >= 0)} for i in rows]
+    assert known == [{}, {"renal_stone": 0, "mass_cystic": 1}, {}]
+    assert (table.said[rows[:2], table.column("mass_cystic")] == 1).all()
+    assert (np.delete(table.truth, rows, axis=0) == -1).all()
+
+
 def test_another_grid_is_refused(mine: Predictor, tmp_path: Path) -> None:
     cohort = build_phantom(tmp_path, PhantomCohort(21, 3, 1, 0.0), mine.contract)
     with pytest.raises(ConfigError, match="the bundle takes"):
