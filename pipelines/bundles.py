@@ -159,13 +159,14 @@ def show(name: str, store: Path | None = None, *, as_json: bool = False) -> int:
     if entry is None:
         raise ConfigError("no bundle is promoted; see medvl bundles list")
     shipped = _built_in_hashes()
-    above = [{"sha256": sha, "bundle": shipped.get(sha) or _known(kept, sha)} for sha in kept.lineage(entry)]
+    line = [(sha, shipped.get(sha) or _known(kept, sha)) for sha in kept.lineage(entry)]
+    above = [{"sha256": sha, "bundle": known} for sha, known in line]
     gates = [{"gate": sha} | _gist(record) for sha, record in zip(entry.gates, kept.gates_of(entry), strict=True)]
     told = asdict(entry) | {"folder": str(kept.folder_of(entry)), "lineage": above, "gates": gates}
     if as_json:
         emit_json(told)
         return 0
-    chain = " < ".join([entry.key, *(f"{a['bundle'] or a['sha256'][:12]}" for a in above)])
+    chain = " < ".join([entry.key, *(known or sha[:12] for sha, known in line)])
     facts = {
         "SHA-256": entry.sha256,
         "folder": told["folder"],

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from medvl.dataset.ingest import Made, Options
     from medvl.dataset.labels import Reviews
     from medvl.dataset.manifest import Manifest
+    from medvl.dataset.splits import Policy
     from medvl.dataset.web import Web
 
 LEFT_OUT = 3
@@ -93,7 +94,7 @@ def run(
     human = tuple(_reviews(path, unsigned) for path in reviews)
     if dry_run:
         return _told_only(mapped, rows, human, as_json)
-    policy = "allow" if allow_leaks else "join" if join_leaks else "refuse"
+    policy: Policy = "allow" if allow_leaks else "join" if join_leaks else "refuse"
     options = Options(folder, deidentify, seed, tuple(held_out), policy, human, web, workers, timeout_s)
     with Shown() as progress:
         made = ingest(rows, mapped, out, options, lambda done, total: progress("studies", done, total, {}))

@@ -48,7 +48,7 @@ def survival_of(
     """The model and how it came to be; percentiles refer to validation patients. None with fewer than `MIN_EVENTS` events.
 
     Without a parent, a ridge Cox fit with the recipe's penalty. With one, the best of three by cross-validated partial likelihood
-    of the training patients (Verweij and van Houwelingen 1993): the parent's weights as they are, the parent's risk times a slope,
+    of the training patients (Verweij and van Houwelingen 1993): the parent's weights as they are, its risk times a slope,
     or a fit of its own with a chosen penalty. The baseline is always that of the training patients.
     """
     found = patients_of(work.train, units)
