@@ -42,8 +42,8 @@ def studies(folder: Path, chest: str = CHEST) -> Path:
             "report": (MASS, NORMAL)[number // 3 % 2] + chest,
             "split": split,
         }
-        for region in CENTERS:
-            row |= {f"{region}_x_mm": CENTERS[region], f"{region}_y_mm": 0, f"{region}_z_mm": 0}
+        for region, x in CENTERS.items():
+            row |= {f"{region}_x_mm": x, f"{region}_y_mm": 0, f"{region}_z_mm": 0}
         rows.append(row)
     made(write_csv(folder / "list.csv", rows), folder / "dataset")
     return folder / "dataset"
