@@ -37,7 +37,7 @@ def studies(folder: Path, chest: str = CHEST) -> Path:
         write_nifti(Volume(hu, Geometry.centered((0, 0, 0), (36, 48, 50), (4.0, 4.0, 4.0))), None, folder / f"{number}.nii.gz")
         split = ("train", "validation", "test")[number % 3]
         row = {
-            "patient": f"P{number}",
+            "patient": f"MRN-{number:03}",
             "study": f"{number}.nii.gz",
             "report": (MASS, NORMAL)[number // 3 % 2] + chest,
             "split": split,
@@ -95,6 +95,7 @@ def test_the_same_call_again_trains_nothing(
     assert open_bundle(finished / "bundle").sha256 == before
 
 
+@pytest.mark.slow
 def test_another_folder_ends_in_the_same_bundle(finished: Path, tiny_run: Tiny, dataset: Path, plan: str, tmp_path: Path) -> None:
     assert verb.run(wanted(tiny_run, dataset, plan, tmp_path / "run")) == EXIT_FAILED
     assert open_bundle(tmp_path / "run" / "bundle").sha256 == open_bundle(finished / "bundle").sha256
@@ -105,6 +106,7 @@ def test_a_folder_of_another_retraining_is_refused(finished: Path, tiny_run: Tin
         verb.run(wanted(tiny_run, dataset, "continue", finished))
 
 
+@pytest.mark.slow
 def test_reports_that_leave_a_kind_out_are_refused_by_its_name(tiny_run: Tiny, plan: str, tmp_path: Path) -> None:
     (tmp_path / "silent").mkdir()
     dataset = studies(tmp_path / "silent", chest="")
@@ -118,6 +120,16 @@ def test_a_dry_run_writes_nothing(
     assert verb.run(wanted(tiny_run, dataset, plan, tmp_path / "run"), dry_run=True) == 0
     assert not (tmp_path / "run").exists()
     assert "Preset cpu" in capsys.readouterr().out
+
+
+def test_no_identifier_of_the_spreadsheet_is_in_the_folder(finished: Path) -> None:
+    """Patients are called MRN-000 and so on in the manifest; weights, checkpoints, crops and logs are searched, names included."""
+    found = [
+        path.relative_to(finished)
+        for path in finished.rglob("*")
+        if path.is_file() and (b"MRN-0" in path.read_bytes() or "MRN-0" in path.name)
+    ]
+    assert found == []
 
 
 @pytest.mark.slow
