@@ -123,7 +123,7 @@ def test_a_dry_run_writes_nothing(
 
 
 def test_no_identifier_of_the_spreadsheet_is_in_the_folder(finished: Path) -> None:
-    """Patients are called MRN-000 and so on in the manifest; weights, checkpoints, crops and logs are searched, names included."""
+    """Patients are called MRN-000 and so on in the manifest; weights, checkpoints, crops and file names are searched."""
     found = [
         path.relative_to(finished)
         for path in finished.rglob("*")
