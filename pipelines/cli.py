@@ -15,11 +15,18 @@ from medvl import __version__
 from medvl.errors import InputError, MedvlError
 
 # isort: off
-from . import cli_studies, cli_upkeep, cli_models, cli_bundles, cli_parts  # in the order in which help names the verbs
+from . import (
+    cli_studies,
+    cli_upkeep,
+    cli_models,
+    cli_bundles,
+    cli_retrain,
+    cli_parts,
+)  # in the order in which help names the verbs
 from .cli_app import app
 # isort: on
 
-__all__ = ["app", "cli_bundles", "cli_models", "cli_parts", "cli_studies", "cli_upkeep", "main"]
+__all__ = ["app", "cli_bundles", "cli_models", "cli_parts", "cli_retrain", "cli_studies", "cli_upkeep", "main"]
 
 EXIT_CRASH, EXIT_USAGE, EXIT_SKIPPED = 1, 2, 3
 

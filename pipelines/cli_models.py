@@ -243,7 +243,9 @@ def train(
     )
 )
 def embed(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A built-in bundle, or a bundle folder.")],
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="A built-in bundle, a bundle folder, one of the store, or `promoted`.")
+    ],
     out: OutOption,
     *,
     split: Annotated[str, typer.Option(metavar="NAME", help="Which phantoms: train, validation or test.")] = "test",
@@ -273,7 +275,9 @@ def embed(
     + "\n\nFurther exit code: 5 a case of the cohort is in a training split too; results are written all the same."
 )
 def evaluate(
-    bundle: Annotated[str | None, typer.Argument(metavar="BUNDLE", help="A built-in bundle, or a bundle folder.")] = None,
+    bundle: Annotated[
+        str | None, typer.Argument(metavar="BUNDLE", help="A built-in bundle, a bundle folder, one of the store, or `promoted`.")
+    ] = None,
     *,
     protocol: Annotated[
         str, typer.Option(metavar="NAME|FILE|list", help="What is measured; list names the built-in protocols.")

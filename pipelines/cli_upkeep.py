@@ -169,7 +169,9 @@ def pack(
     )
 )
 def export(
-    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A built-in bundle, or a bundle folder.")],
+    bundle: Annotated[
+        str, typer.Argument(metavar="BUNDLE", help="A built-in bundle, a bundle folder, one of the store, or `promoted`.")
+    ],
     to: Annotated[Layout, typer.Option("--to", metavar="huggingface|monai|onnx|torch-export", help="Whose layout.")],
     out: OutOption,
     *,

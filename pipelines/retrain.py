@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medvl.errors import BundleError
+
 from .built_in import bundle_folder, plan_file, recipe_file, recipes
 from .console import say, table, warn
 from .progress import Shown, Told
@@ -54,6 +56,7 @@ def run(
     threads: int | None = None,
     checkpoint_minutes: float = 2.0,
     tensorboard: bool = False,
+    mlflow: str | None = None,
     dry_run: bool = False,
 ) -> int:
     """Exit code 0 with a candidate that passed the gate, 6 with one that did not; 4 a stage diverged; 130 or 143 stopped.
@@ -66,7 +69,7 @@ def run(
 
     with stoppable():
         try:
-            machine = machine_of(device, parallel, threads, checkpoint_minutes, tensorboard)
+            machine = machine_of(device, parallel, threads, checkpoint_minutes, tensorboard, mlflow)
             with Shown(first()) as progress:
                 order = _order(wanted, machine, device, progress)
                 if dry_run:
@@ -130,10 +133,25 @@ def _recipe(wanted: Wanted, parent: Bundle) -> Recipe:
 
 def _candidate(order: Order) -> Candidate:
     from medvl.retraining.run import retrain
+    from medvl.training.tracking import track_bundle
 
-    if order.machine.world.leads:
+    leads, known = order.machine.world.leads, _sha256_in(order.out / "bundle")
+    if leads:
         _chosen(order.preset)
-    return retrain(order, told=_stages)
+    found = retrain(order, told=_stages)
+    if leads and order.machine.mlflow is not None and found.bundle.sha256 != known:
+        track_bundle(order.machine.mlflow, found.bundle)
+    return found
+
+
+def _sha256_in(folder: Path) -> str | None:
+    """Of the bundle that an earlier call wrote; None where there is none that is whole."""
+    from medvl.models.bundle import open_bundle
+
+    try:
+        return open_bundle(folder).sha256
+    except BundleError:
+        return None
 
 
 def _chosen(preset: Preset) -> None:

@@ -19,7 +19,7 @@ from medvl_pipelines.cli import main
 VERBS = [
     *("inspect", "convert", "phantom", "ingest", "infer", "view", "train", "embed", "evaluate", "search", "draft", "demo"),
     *("gate", "bundles list", "bundles show", "bundles verify", "bundles add", "bundles promote", "bundles rollback"),
-    *("bundles history", "bundles diff"),
+    *("bundles history", "bundles diff", "retrain"),
     *("index build", "index info", "index verify", "index delete", "index compact"),
     *("findings check", "findings calibrate", "listen", "doctor", "drift", "deidentify", "pack"),
     *("review export", "review audit"),

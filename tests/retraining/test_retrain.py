@@ -101,6 +101,18 @@ def test_another_folder_ends_in_the_same_bundle(finished: Path, tiny_run: Tiny, 
     assert open_bundle(tmp_path / "run" / "bundle").sha256 == open_bundle(finished / "bundle").sha256
 
 
+def test_mlflow_gets_a_new_bundle_and_no_old_one(
+    finished: Path, tiny_run: Tiny, dataset: Path, plan: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[tuple[str, str]] = []
+    monkeypatch.setattr("medvl.training.tracking.track_bundle", lambda where, bundle: noted.append((where, bundle.sha256)))
+    verb.run(wanted(tiny_run, dataset, plan, finished), mlflow="noted")
+    assert noted == []
+    monkeypatch.setattr(verb, "_sha256_in", lambda _: None)  # as where no earlier call came to its end
+    verb.run(wanted(tiny_run, dataset, plan, finished), mlflow="noted")
+    assert noted == [("noted", open_bundle(finished / "bundle").sha256)]
+
+
 def test_a_folder_of_another_retraining_is_refused(finished: Path, tiny_run: Tiny, dataset: Path) -> None:
     with pytest.raises(ConfigError, match="another plan"):
         verb.run(wanted(tiny_run, dataset, "continue", finished))
