@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from tiny import Tiny
 from torch import Tensor
 
 from medvl.errors import ConfigError
@@ -14,7 +15,9 @@ from medvl.exchange import graphs
 from medvl.exchange.graphs import pickles_in, to_archive, write_graphs
 from medvl.exchange.parity import Difference, ParityError, check, difference
 from medvl.exchange.sides import Side, sides_of
-from medvl.models.bundle import Bundle, load_system
+from medvl.models.bundle import Bundle, load_system, open_bundle
+from medvl.models.localiser import Place
+from medvl.records import Volume
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -38,12 +41,13 @@ def test_sides_are_the_towers(demo: Bundle, parts: dict[str, Side], crops: tuple
 
 
 @pytest.mark.slow
-def test_onnx_export_runs_alone(demo: Bundle, crops: tuple[Tensor, Tensor], tmp_path: Path) -> None:
+def test_onnx_export_runs_alone(tiny_run: Tiny, scan: Volume, middles: dict[str, Place], tmp_path: Path) -> None:
     """With nothing but onnxruntime and the files of the export."""
     import onnx
     import onnxruntime
 
-    told = write_graphs(demo, tmp_path / "out", "onnx")
+    bundle = open_bundle(tiny_run.bundle)
+    told = write_graphs(bundle, tmp_path / "out", "onnx")
     assert json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8")) == told
     for held in told["graphs"].values():
         assert held["difference"]["max_rel"] < 1e-4
@@ -51,9 +55,10 @@ def test_onnx_export_runs_alone(demo: Bundle, crops: tuple[Tensor, Tensor], tmp_
         onnx.checker.check_model(model)
         assert [each.version for each in model.opset_import if not each.domain] == [20]
     session = onnxruntime.InferenceSession(str(tmp_path / "out" / "image.onnx"), providers=["CPUExecutionProvider"])
-    clip = load_system(demo).clip
+    clip = load_system(bundle).clip
+    every = [bundle.contract.apply(scan, middles[name].center_lps, name).pixels for name in bundle.contract.names]
     for rows in (1, 2, 3):
-        pixels, kinds = crops[0][:rows], crops[1][:rows]
+        pixels, kinds = torch.stack([torch.from_numpy(each) for each in every[:rows]]), torch.tensor([0, 0, 1][:rows])
         found = session.run(["image_embeds"], {"pixel_values": pixels.numpy(), "kind": kinds.numpy()})[0]
         with torch.no_grad():
             np.testing.assert_allclose(found, clip.embed_image(pixels, kinds).numpy(), atol=1e-5)

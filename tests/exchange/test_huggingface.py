@@ -174,6 +174,7 @@ def test_card_is_what_the_hub_reads(demo: Bundle, folder: Path) -> None:
     assert demo.sha256 in held.text
 
 
+@pytest.mark.slow
 def test_a_fresh_process_offline(folder: Path, model: MedvlModel, crops: tuple[Tensor, Tensor], tmp_path: Path) -> None:
     """As a user who has the folder and no network."""
     code = (
