@@ -19,9 +19,6 @@ from medvl.models.bundle import Bundle, load_system, open_bundle
 from medvl.models.localiser import Place
 from medvl.records import Volume
 
-pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
-
 
 @pytest.fixture(scope="module")
 def parts(demo: Bundle) -> dict[str, Side]:
@@ -43,9 +40,8 @@ def test_sides_are_the_towers(demo: Bundle, parts: dict[str, Side], crops: tuple
 @pytest.mark.slow
 def test_onnx_export_runs_alone(tiny_run: Tiny, scan: Volume, middles: dict[str, Place], tmp_path: Path) -> None:
     """With nothing but onnxruntime and the files of the export."""
-    import onnx
-    import onnxruntime
-
+    onnx, onnxruntime = (pytest.importorskip(name) for name in ("onnx", "onnxruntime"))
+    pytest.importorskip("onnxscript")
     bundle = open_bundle(tiny_run.bundle)
     told = write_graphs(bundle, tmp_path / "out", "onnx")
     assert json.loads((tmp_path / "out" / "export.json").read_text(encoding="utf-8")) == told
