@@ -7,9 +7,11 @@ one folder. A worker that is killed is replaced, and its studies go to whoever a
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stdout
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,7 +112,8 @@ def spread(share: Share, crew: Crew, inputs: Iterable[Input], told: Told, say: C
     run = Run(cast("Predictor", _asker(open_bundle(share.bundle), share, crew)), share.out, share.options, told)
     with redirect_stdout(sys.stderr):  # Ray prints there that a worker died, between what `--json` prints
         try:
-            _start(ray, share, crew)
+            with own_signals():
+                _start(ray, share, crew)
             actor = ray.remote(num_cpus=1 + share.options.readers, num_gpus=crew.gpus, max_restarts=0)(Worker)
             workers = [actor.remote(share) for _ in range(crew.workers)]
             _find(run, inputs)
@@ -195,6 +198,19 @@ def _ray(share: Share, crew: Crew) -> Any:
     except ModuleNotFoundError as error:
         raise ConfigError("--engine ray needs its extra: pip install 'medvl[cluster]'") from error
     return ray
+
+
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Keep the handler of SIGTERM: Ray puts one of its own in place, which leaves in the middle of everything."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _start(ray: Any, share: Share, crew: Crew) -> None:

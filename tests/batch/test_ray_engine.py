@@ -16,7 +16,7 @@ import pytest
 from tiny import Tiny, scan_of
 
 from medvl.batch.options import Options
-from medvl.batch.ray_engine import Crew, Share, spread
+from medvl.batch.ray_engine import Crew, Share, own_signals, spread
 from medvl.errors import ConfigError
 from medvl.imaging.nifti import write_nifti
 from medvl.imaging.phantom.truth import Patient
@@ -92,3 +92,10 @@ def test_one_of_two_workers_is_killed_and_every_study_is_done_once(tiny_run: Tin
     assert sorted(n for _, n in ends) == [1] * N_STUDIES
     assert left  # the killed worker had something in hand, which another did
     assert len(list((tmp_path / "out" / "studies").glob("*/findings.json"))) == N_STUDIES
+
+
+def test_rays_own_handler_of_sigterm_does_not_stay() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with own_signals():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    assert signal.getsignal(signal.SIGTERM) is before
