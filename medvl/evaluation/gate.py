@@ -36,6 +36,7 @@ from medvl.evaluation.tasks import Setting
 from medvl.records import RESEARCH_USE
 
 SCHEMA = "medvl.gate/1"
+ENOUGH = 0.5
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ def decide(before: Subject, after: Subject, policy: GatePolicy, training: Mappin
         ConfigError: a cohort is empty, of another split or embedded by another bundle, labels differ, or the policy names a
             finding that the old bundle does not know.
     """
-    protocol = policy.protocol(_labels(policy, before.table))
+    protocol = policy.protocol(label_source(policy, before.table))
     for subject in (before, after):
         check(protocol, subject)
     known = [f.key for f in before.model.findings.findings]
@@ -102,10 +103,14 @@ def decide(before: Subject, after: Subject, policy: GatePolicy, training: Mappin
     return GateResult(passed, tuple(grounds), tuple(checks), {"schema": SCHEMA, "passed": passed, **told})
 
 
-def _labels(policy: GatePolicy, table: Embedded) -> Any:
+def label_source(policy: GatePolicy, table: Embedded) -> Any:
+    """What counts as right: the truth where it is known at least half as often as reports say something, else what they say.
+
+    Labels that a table or a clinician gave stand above the report's in `said` too, so that a few of them are not lost.
+    """
     if policy.labels != "auto":
         return policy.labels
-    return "truth" if (table.truth >= 0).any() else "report"
+    return "truth" if (table.truth >= 0).sum() >= max(1, ENOUGH * (table.said >= 0).sum()) else "report"
 
 
 def _measure(before: Setting, after: Setting, policy: GatePolicy) -> tuple[list[Check], list[Ground]]:

@@ -21,7 +21,7 @@ from medvl.errors import ConfigError
 from medvl.evaluation.calibration import Calibration
 from medvl.evaluation.comparisons import delong
 from medvl.evaluation.embedded import Embedded
-from medvl.evaluation.gate import GateResult, decide
+from medvl.evaluation.gate import GateResult, decide, label_source
 from medvl.evaluation.gate_policy import GatePolicy, load_policy
 from medvl.evaluation.gate_report import gate_document, write_gate
 from medvl.evaluation.gate_rows import Check, fails, verdict_of
@@ -493,3 +493,12 @@ def test_bundle_worse_by_the_margin_seldom_passes() -> None:
         found = delong(y, two, one)
         passed += verdict_of(float(found.low or 0), float(found.high or 0), 0.05) in ("better", "not worse")
     assert passed <= 12
+
+
+def test_a_few_given_labels_do_not_stand_for_the_whole_cohort(first: tuple[Subject, Subject, GateResult]) -> None:
+    table = first[0].table
+    few = np.full_like(table.truth, -1)
+    few[:3] = table.truth[:3]
+    assert label_source(policy(), table) == "truth"
+    assert label_source(policy(), replace(table, truth=few)) == "report"
+    assert label_source(policy(labels="truth"), replace(table, truth=few)) == "truth"
