@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medvl.survival.cox import fit_cox
 from medvl.survival.endpoints import MIN_EVENTS
+from medvl.survival.interval import Uncertainty, uncertainty_of
 
 Array = NDArray[np.float64]
 HORIZONS_DAYS = (365.0, 1095.0, 1825.0)
@@ -28,6 +29,7 @@ class SurvivalModel:
         center, scale, weights: (F,) of the features: every region's E values, one flag a region, and age in years.
         reference: sorted risks of validation patients, for percentiles.
         baseline: (H,) cumulative baseline hazard at `HORIZONS_DAYS`.
+        uncertainty: of weights and baseline; None in bundles from before it was kept, which give no interval.
     """
 
     endpoint: str
@@ -38,11 +40,22 @@ class SurvivalModel:
     weights: Array
     reference: Array
     baseline: Array
+    uncertainty: Uncertainty | None = None
 
     def risk(self, embeddings: Mapping[str, ArrayLike], age_years: float | None) -> float:
         """Log hazard ratio against the training mean; higher is worse."""
-        row = features([embeddings], [age_years], self.regions, self.width, self.center)
-        return float((((row - self.center) / self.scale) @ self.weights)[0])
+        return float(self._row(embeddings, age_years) @ self.weights)
+
+    def interval(self, embeddings: Mapping[str, ArrayLike], age_years: float | None) -> tuple[Array, Array] | None:
+        """(H,) lower and upper 95 % limits of survival at `HORIZONS_DAYS`; None where the model keeps no uncertainty."""
+        if self.uncertainty is None:
+            return None
+        row = self._row(embeddings, age_years)
+        return self.uncertainty.band(row, self.baseline * np.exp(float(row @ self.weights)))
+
+    def _row(self, embeddings: Mapping[str, ArrayLike], age_years: float | None) -> Array:
+        rows = features([embeddings], [age_years], self.regions, self.width, self.center)
+        return np.asarray(((rows - self.center) / self.scale)[0])
 
     def estimate(self, embeddings: Mapping[str, Tensor], age_years: float | None) -> dict[str, Any]:
         """What is told of one patient: risk, percentile, survival at fixed times, and what was missing."""
@@ -57,26 +70,34 @@ class SurvivalModel:
             )
         if age_years is None:
             reasons.append({"code": "age_missing", "message": "age is not known; the average is taken instead"})
-        value = self.risk({k: np.asarray(v) for k, v in embeddings.items()}, age_years)
+        known = {k: np.asarray(v) for k, v in embeddings.items()}
+        value, limits = self.risk(known, age_years), self.interval(known, age_years)
         survival = np.exp(-self.baseline * np.exp(value))
-        return {
+        told = {
             "endpoint": self.endpoint,
             "value": round(value, 4),
             "percentile": round(100 * float(np.searchsorted(self.reference, value) / max(len(self.reference), 1)), 1),
             "survival": {str(int(t)): round(float(s), 4) for t, s in zip(HORIZONS_DAYS, survival, strict=True)},
             "reasons": reasons,
         }
+        if limits is not None:
+            ends = zip(HORIZONS_DAYS, *limits, strict=True)
+            told["interval"] = {str(int(t)): [round(float(low), 4), round(float(high), 4)] for t, low, high in ends}
+        return told
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         arrays = {k: np.round(getattr(self, k), 6).tolist() for k in ("center", "scale", "weights", "reference", "baseline")}
-        return {"endpoint": self.endpoint, "regions": list(self.regions), "width": self.width, **arrays}
+        more = {} if self.uncertainty is None else {"uncertainty": self.uncertainty.to_json()}
+        return {"endpoint": self.endpoint, "regions": list(self.regions), "width": self.width, **arrays, **more}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> SurvivalModel:
         """From `to_json`."""
         arrays = {k: np.array(values[k], dtype=np.float64) for k in ("center", "scale", "weights", "reference", "baseline")}
-        return cls(values["endpoint"], tuple(values["regions"]), int(values["width"]), **arrays)
+        kept = values.get("uncertainty")
+        more = None if kept is None else Uncertainty.from_json(kept, len(arrays["weights"]))
+        return cls(values["endpoint"], tuple(values["regions"]), int(values["width"]), **arrays, uncertainty=more)
 
 
 def features(
@@ -133,6 +154,6 @@ def fit_survival(
     fitted = fit_cox(x, time, happened, penalty=penalty)
     risk = x @ fitted.coefficients
     # the mean of x is 0 but for rounding, so the fit's baseline belongs to these risks
-    return SurvivalModel(
-        endpoint, regions, width, center, scale, fitted.coefficients, np.sort(risk), fitted.baselines["all"].at(HORIZONS_DAYS)
-    )
+    baseline = fitted.baselines["all"].at(HORIZONS_DAYS)
+    unsure = uncertainty_of(fitted, x, time, happened, HORIZONS_DAYS)
+    return SurvivalModel(endpoint, regions, width, center, scale, fitted.coefficients, np.sort(risk), baseline, unsure)

@@ -199,6 +199,7 @@ def test_thousands_of_studies_stay_quick(tmp_path: Path) -> None:
 
 
 def test_a_ledger_on_a_server_is_asked_now_and_then_and_may_be_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("psycopg")
     asked, now = [], [0.0]
     waiting = Row("c1waits", "waiting", "waits for inference")
 
