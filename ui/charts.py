@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from .study import DeletionRecord, FindingRecord
@@ -67,12 +68,17 @@ def deletion_bars(test: DeletionRecord) -> alt.LayerChart | alt.FacetChart:
     return alt.layer(base.mark_bar(height=12).encode(color=colour), text).properties(height=28 * len(rows) + 8)
 
 
-def predicted(curves: Mapping[str, Mapping[float, float]], patient: Sequence[str]) -> alt.LayerChart | alt.FacetChart:
+def predicted(
+    curves: Mapping[str, Mapping[float, float]],
+    patient: Sequence[str],
+    limits: Mapping[str, Mapping[float, tuple[float, float]]] = MappingProxyType({}),
+) -> alt.LayerChart | alt.FacetChart:
     """Predicted survival by days: points joined by lines, since nothing is known between.
 
     Args:
         curves: by name, survival by days.
         patient: which of them are this patient's: drawn heavy; others thin.
+        limits: by name, lower and upper limit by days; drawn as a band.
     """
     import altair as alt
 
@@ -91,7 +97,26 @@ def predicted(curves: Mapping[str, Mapping[float, float]], patient: Sequence[str
         strokeDash=alt.condition("datum.heavy", alt.value([1, 0]), alt.value([5, 3])),
     )
     width = alt.condition("datum.heavy", alt.value(3), alt.value(1.5))
-    return alt.layer(base.mark_line().encode(strokeWidth=width), base.mark_point(filled=True, size=35)).properties(height=320)
+    band = [
+        {"who": name, "years": days / YEAR, "low": low, "high": high}
+        for name, ends in limits.items()
+        if name in curves and ends
+        for days, (low, high) in {0.0: (1.0, 1.0), **ends}.items()
+    ]
+    layers: list[Any] = [base.mark_line().encode(strokeWidth=width), base.mark_point(filled=True, size=35)]
+    if band:
+        area = (
+            alt.Chart(alt.Data(values=band))
+            .mark_area(opacity=0.18)
+            .encode(
+                x="years:Q",
+                y=alt.Y("low:Q", scale=alt.Scale(domain=[0, 1])),
+                y2="high:Q",
+                color=alt.Color("who:N", sort=names, scale=alt.Scale(domain=names, range=colours), legend=_legend()),
+            )
+        )
+        layers = [area, *layers]
+    return alt.layer(*layers).properties(height=320)
 
 
 def observed(curves: Mapping[str, Curve]) -> alt.LayerChart | alt.FacetChart:

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from medvl.survival.model import SurvivalModel
 
 THIS, OTHER = "this patient", "at another age"
+BAND = (
+    "The band is a 95 % interval of the prediction for patients like the training ones (the ridge read as a prior); "
+    "it does not know of a model that is wrong."
+)
+NO_BAND = "The bundle of this result was made before intervals were kept, so there is none for this patient."
 _AGREE = 0.01  # log hazard; recorded risks are rounded to 0.0001
 
 
@@ -45,12 +50,14 @@ def show_prognosis(study: Study) -> None:
     why_not = found if isinstance(found, str) else why_not
     curves = {THIS: recorded(risk)} if risk.survival else {}
     ages: dict[str, float] = {}
+    wide: dict[str, dict[float, tuple[float, float]]] = {}
     if model is not None:
         if vectors is not None and (age := _other_age(study, model)) is not None:
             ages[OTHER] = age
             curves[OTHER] = _at_age(model, vectors.usable(study), age)
+            wide[OTHER] = _limits_at_age(model, vectors.usable(study), age)
         curves |= strata_curves(model)
-    _chart(curves)
+    _chart(curves, {THIS: recorded_limits(risk)} | wide)
     if model is not None and vectors is not None:
         _changed(study, model, vectors, ages.get(OTHER))
     elif why_not:
@@ -64,9 +71,11 @@ def summary(risk: RiskRecord) -> list[str]:
         out.append(f"Higher predicted risk than {risk.percentile:.0f} % of the reference patients.")
     elif risk.value is not None:
         out.append(f"Relative risk {risk.value:.2f}; higher is worse.")
+    limits = recorded_limits(risk)
     for days, share in recorded(risk).items():
         years = days / 365
-        out.append(f"{100 * share:.0f} % predicted at {years:.0f} {'year' if round(years) == 1 else 'years'}")
+        wide = f" ({100 * limits[days][0]:.0f} to {100 * limits[days][1]:.0f} %)" if days in limits else ""
+        out.append(f"{100 * share:.0f} %{wide} predicted at {years:.0f} {'year' if round(years) == 1 else 'years'}")
     told = ["; ".join(out[1:]) + "."] if len(out) > 1 else []
     return [*out[:1], *told]
 
@@ -75,6 +84,11 @@ def recorded(risk: RiskRecord) -> dict[float, float]:
     """Survival by days, in order; a day that is no number is left out."""
     found = {float(days): share for days, share in (risk.survival or {}).items() if days.replace(".", "", 1).isdigit()}
     return dict(sorted(found.items()))
+
+
+def recorded_limits(risk: RiskRecord) -> dict[float, tuple[float, float]]:
+    """95 % limits of survival by days; empty where the bundle keeps no uncertainty."""
+    return {float(days): ends for days, ends in (risk.interval or {}).items() if days.replace(".", "", 1).isdigit()}
 
 
 def strata_curves(model: SurvivalModel) -> dict[str, dict[float, float]]:
@@ -137,13 +151,20 @@ def _at_age(model: SurvivalModel, vectors: Mapping[str, ArrayLike], age: float) 
     return dict(zip(HORIZONS_DAYS, map(float, values), strict=True))
 
 
-def _chart(curves: dict[str, dict[float, float]]) -> None:
+def _limits_at_age(model: SurvivalModel, vectors: Mapping[str, ArrayLike], age: float) -> dict[float, tuple[float, float]]:
+    from medvl.survival.model import HORIZONS_DAYS
+
+    limits = model.interval(vectors, age)
+    return {} if limits is None else {t: (float(a), float(b)) for t, a, b in zip(HORIZONS_DAYS, *limits, strict=True)}
+
+
+def _chart(curves: dict[str, dict[float, float]], limits: Mapping[str, Mapping[float, tuple[float, float]]]) -> None:
     if not curves:
         st.caption("No survival by time was recorded.")
         return
-    st.altair_chart(predicted(curves, [name for name in (THIS, OTHER) if name in curves]), width="stretch")
+    st.altair_chart(predicted(curves, [name for name in (THIS, OTHER) if name in curves], limits), width="stretch")
     st.caption(
-        "Predicted at the marked times; lines only join them. This model gives no interval for one patient. "
+        f"Predicted at the marked times; lines only join them. {BAND if limits.get(THIS) else NO_BAND} "
         "Groups are the model's prediction at their median risk, not what was observed."
     )
 

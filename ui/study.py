@@ -130,6 +130,7 @@ class RiskRecord(_Record):
     value: float | None = None
     percentile: float | None = None
     survival: dict[str, float] | None = None
+    interval: dict[str, tuple[float, float]] | None = None
     reasons: tuple[ReasonRecord, ...] = ()
 
 

@@ -86,8 +86,7 @@ def signed(tab: Page) -> None:
         tab.get_by_role("button", name="Accept").first.click()
         tab.wait_for_timeout(1200)
     tab.get_by_role("button", name="Sign", exact=False).first.click()
-    tab.get_by_text("✓ signed").wait_for()
-    tab.get_by_role("button", name="Export").scroll_into_view_if_needed()
+    tab.get_by_text("✓ signed").first.wait_for()
 
 
 def prognosis(tab: Page) -> None:

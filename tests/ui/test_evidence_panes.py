@@ -17,6 +17,7 @@ from evidence_studies import (
 )
 from results_folder import finding, study_json, write_study
 
+from medvl_ui.charts import predicted
 from medvl_ui.evidence_words import deletion_words, doubts
 from medvl_ui.study import DeletionRecord, FindingRecord, RegionRecord
 
@@ -86,9 +87,27 @@ def test_prognosis_without_a_bundle_shows_what_was_recorded(tmp_path: Path, monk
     told = said(at)
     assert "Higher predicted risk than" in told
     assert f"{100 * study['risk']['survival']['365']:.0f} % predicted at 1 year" in told
-    assert "gives no interval for one patient" in told
+    assert "made before intervals were kept" in told
     assert "Start the viewer with --bundle NAME" in told
     assert not at.number_input
+
+
+def test_a_recorded_interval_is_told_and_drawn_as_a_band(tmp_path: Path, monkeypatch) -> None:
+    study = write_full(tmp_path / "without")
+    ends = {day: [max(share - 0.11, 0), min(share + 0.07, 1)] for day, share in study["risk"]["survival"].items()}
+    write_full(tmp_path / "with", risk=study["risk"] | {"interval": ends})
+    at = pane(readings(tmp_path / "with", monkeypatch), "Prognosis")
+    told = said(at)
+    low, high = ends["365"]
+    assert f"({100 * low:.0f} to {100 * high:.0f} %) predicted at 1 year" in told
+    assert "95 % interval" in told
+    assert "made before intervals were kept" not in told
+    curve = {float(day): share for day, share in study["risk"]["survival"].items()}
+    limits = {float(day): (low, high) for day, (low, high) in ends.items()}
+    drawn = predicted({"this patient": curve}, ["this patient"], {"this patient": limits}).to_dict()
+    band = [layer["data"]["values"] for layer in drawn["layer"] if layer["mark"]["type"] == "area"]
+    assert [len(values) for values in band] == [4]
+    assert band[0][0] == {"who": "this patient", "years": 0.0, "low": 1.0, "high": 1.0}
 
 
 def test_another_age_is_worked_out_by_the_model(tmp_path: Path, monkeypatch) -> None:
