@@ -117,4 +117,4 @@ def _rebased(parent: SurvivalModel, slope: float, risk: Array, found: Patients) 
     data = prepare(risk[:, None], found.time, found.event, None, None, "efron")
     (part,) = data.strata_rows(data.x)
     baseline = part.baseline(np.ones(1)).at(HORIZONS_DAYS) * np.exp(-float(data.center[0]))
-    return replace(parent, weights=slope * parent.weights, baseline=baseline)
+    return replace(parent, weights=slope * parent.weights, baseline=baseline, uncertainty=None)  # it belongs to the old baseline
