@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _CHANGING = ("timings_s", "made_at", "case_id")  # of one run, or of one results folder
+_KEYED = ("key", "patient")  # of a series: hashes under the key of one results folder
 
 
 def uid_of(*parts: str) -> str:
@@ -23,5 +24,5 @@ def content_hash(values: Mapping[str, Any]) -> str:
     """SHA-256 of what a findings record says, without what differs between runs and results folders that say the same."""
     kept = {key: value for key, value in values.items() if key not in _CHANGING}
     if isinstance(kept.get("series"), dict):
-        kept["series"] = {key: value for key, value in kept["series"].items() if key != "key"}
+        kept["series"] = {key: value for key, value in kept["series"].items() if key not in _KEYED}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
