@@ -96,12 +96,13 @@ def same(expected: CaseResult, out: Path) -> None:
         assert row["reasons"] == ";".join(reason.code for reason in found.reasons)
         for name in ("score", "margin"):
             value = getattr(found, name)
-            assert row[name] == ("" if value is None else str(round(value, 4)))
+            assert (row[name] == "") == (value is None)
+            assert value is None or float(row[name]) == pytest.approx(value, abs=2e-4)  # other threads add in another order
     (path,) = out.glob("studies/*/embeddings.safetensors")
     held = load_file(path)
     assert set(held) == {name for name, region in expected.regions.items() if region.embedding is not None}
     for name, value in held.items():
-        assert torch.equal(value, expected.regions[name].embedding)
+        torch.testing.assert_close(value, expected.regions[name].embedding, atol=1e-5, rtol=0)
 
 
 def test_monai_says_what_medvl_says(folder: Path, file: Path, expected: CaseResult, tmp_path: Path) -> None:
