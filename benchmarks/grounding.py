@@ -15,8 +15,9 @@ import numpy as np
 
 from medvl.data.cohort import PhantomCohort, describe
 from medvl.evaluation.grounding import Maps, Measure, grounding_table
-from medvl.evaluation.phantom_truth import patient_of, truth_of
-from medvl.imaging.phantom.render import lesion_masks, render
+from medvl.evaluation.phantom_truth import patient_of
+from medvl.imaging.phantom.render import render
+from medvl.inference.embed import lesions_in
 from medvl.inference.predictor import Predictor
 from medvl.models.bundle import open_bundle
 from medvl_pipelines.embed import phantoms_of
@@ -31,16 +32,10 @@ def maps_of(predictor: Predictor, which: PhantomCohort) -> dict[str, Maps]:
         for region in regions.values():
             if region.embedding is None or region.reasons or region.geometry is None:
                 continue
-            there = lesion_masks(patient, region.geometry)
-            for finding in predictor.findings.findings:
-                if region.name not in predictor.kinds[finding.region] or truth_of(finding, region.name, patient) != 1:
-                    continue
-                key = "renal_mass" if finding.region == "kidney" and finding.given else finding.key
-                mask = there.get(f"{key}@{region.name}")
-                if mask is not None and mask.any():
-                    heats[finding.label].append(predictor.heat(finding, region).astype(np.float32))
-                    masks[finding.label].append(mask)
-                    whose[finding.label].append(patient.patient_id)
+            for finding, mask in lesions_in(predictor, patient, region):
+                heats[finding.label].append(predictor.heat(finding, region).astype(np.float32))
+                masks[finding.label].append(mask)
+                whose[finding.label].append(patient.patient_id)
     return {name: Maps(heats[name], masks[name], whose[name]) for name in heats}
 
 

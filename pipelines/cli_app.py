@@ -81,8 +81,21 @@ BundleOption = Annotated[
 ]
 OutOption = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write to; made when missing.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object to stdout instead of text.")]
-
-
+DeviceOption = Annotated[Device, typer.Option(metavar="auto|cpu|cuda", help="auto takes a CUDA device where there is one.")]
+ParallelOption = Annotated[
+    Parallel, typer.Option(metavar="ddp|fsdp", help="Under torchrun: weights copied to each process, or sharded.")
+]
+ThreadsOption = Annotated[int | None, typer.Option(metavar="N", min=1, help="Threads of each process; default: torch decides.")]
+CheckpointOption = Annotated[
+    float, typer.Option(metavar="MINUTES", min=0, help="Time between checkpoints; 0 writes one after every step.")
+]
+TensorboardOption = Annotated[
+    bool, typer.Option("--tensorboard", help="Also write the curves for TensorBoard, in each stage's folder.")
+]
+MlflowOption = Annotated[
+    str | None,
+    typer.Option(metavar="DIR|URI", help="Also note stages and the bundle in MLflow: a folder here, or a server's address."),
+]
 IndexArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder that `medvl index build` wrote.")]
 
 

@@ -12,12 +12,18 @@ from medvl.errors import ConfigError
 
 from .cli_app import (
     BundleOption,
+    CheckpointOption,
     Device,
+    DeviceOption,
     Format,
     IndexArgument,
     JsonOption,
+    MlflowOption,
     OutOption,
     Parallel,
+    ParallelOption,
+    TensorboardOption,
+    ThreadsOption,
     Vectors,
     app,
     examples,
@@ -184,25 +190,12 @@ def train(
     places: Annotated[
         str | None, typer.Option(metavar="BUNDLE", help="Bundle whose localiser finds regions in the table's scans.")
     ] = None,
-    device: Annotated[
-        Device, typer.Option(metavar="auto|cpu|cuda", help="auto takes a CUDA device where there is one.")
-    ] = Device.auto,
-    parallel: Annotated[
-        Parallel, typer.Option(metavar="ddp|fsdp", help="Under torchrun: weights copied to each process, or sharded.")
-    ] = Parallel.ddp,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Threads of each process; default: torch decides.")
-    ] = None,
-    checkpoint_minutes: Annotated[
-        float, typer.Option(metavar="MINUTES", min=0, help="Time between checkpoints; 0 writes one after every step.")
-    ] = 2.0,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write the curves for TensorBoard, in each stage's folder.")
-    ] = False,
-    mlflow: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|URI", help="Also note stages and the bundle in MLflow: a folder here, or a server's address."),
-    ] = None,
+    device: DeviceOption = Device.auto,
+    parallel: ParallelOption = Parallel.ddp,
+    threads: ThreadsOption = None,
+    checkpoint_minutes: CheckpointOption = 2.0,
+    tensorboard: TensorboardOption = False,
+    mlflow: MlflowOption = None,
     start: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Begin with weights that `medvl import-release` wrote.")
     ] = None,

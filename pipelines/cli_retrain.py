@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from .cli_app import Device, OutOption, Parallel, app, examples, existing
+from .cli_app import (
+    CheckpointOption,
+    Device,
+    DeviceOption,
+    MlflowOption,
+    OutOption,
+    Parallel,
+    ParallelOption,
+    TensorboardOption,
+    ThreadsOption,
+    app,
+    examples,
+    existing,
+)
 from .cli_bundles import StoreOption
 
 
@@ -48,25 +61,12 @@ def retrain(
     keep: Annotated[bool, typer.Option("--keep/--no-keep", help="Copy the candidate into the store, with its gate.")] = True,
     promote: Annotated[bool, typer.Option("--promote", help="Put the candidate in use if it passes.")] = False,
     allow_leaks: Annotated[bool, typer.Option("--allow-leaks", help="Use a dataset with the same case in two splits.")] = False,
-    device: Annotated[
-        Device, typer.Option(metavar="auto|cpu|cuda", help="auto takes a CUDA device where there is one.")
-    ] = Device.auto,
-    parallel: Annotated[
-        Parallel, typer.Option(metavar="ddp|fsdp", help="Under torchrun: weights copied to each process, or sharded.")
-    ] = Parallel.ddp,
-    threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Threads of each process; default: torch decides.")
-    ] = None,
-    checkpoint_minutes: Annotated[
-        float, typer.Option(metavar="MINUTES", min=0, help="Time between checkpoints; 0 writes one after every step.")
-    ] = 2.0,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also write the curves for TensorBoard, in each stage's folder.")
-    ] = False,
-    mlflow: Annotated[
-        str | None,
-        typer.Option(metavar="DIR|URI", help="Also note stages and the bundle in MLflow: a folder here, or a server's address."),
-    ] = None,
+    device: DeviceOption = Device.auto,
+    parallel: ParallelOption = Parallel.ddp,
+    threads: ThreadsOption = None,
+    checkpoint_minutes: CheckpointOption = 2.0,
+    tensorboard: TensorboardOption = False,
+    mlflow: MlflowOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show preset and stages; train and write nothing.")] = False,
 ) -> None:
     """Train a bundle on with your own studies, and judge it against the bundle it came from; run again, it goes on."""

@@ -169,16 +169,22 @@ def _error(patient: Patient, region: RegionResult, center: NDArray[np.float64]) 
     return float(np.linalg.norm(region.place.center_lps - center))
 
 
-def _pointing(predictor: Predictor, patient: Patient, region: RegionResult) -> Iterator[dict[str, Any]]:
-    assert region.hu is not None and region.geometry is not None  # noqa: S101 - callers checked
+def lesions_in(predictor: Predictor, patient: Patient, region: RegionResult) -> Iterator[tuple[Finding, NDArray[np.bool_]]]:
+    """The findings that a phantom truly has in a region that was read, each with its mask (D, H, W) on the region's grid."""
+    assert region.geometry is not None  # noqa: S101 - callers checked
     masks = lesion_masks(patient, region.geometry)
     for finding in predictor.findings.findings:
         if region.name not in predictor.kinds[finding.region] or truth_of(finding, region.name, patient) != 1:
             continue
         key = "renal_mass" if finding.region == "kidney" and finding.given else finding.key
         mask = masks.get(f"{key}@{region.name}")
-        if mask is None or not mask.any():
-            continue
+        if mask is not None and mask.any():
+            yield finding, mask
+
+
+def _pointing(predictor: Predictor, patient: Patient, region: RegionResult) -> Iterator[dict[str, Any]]:
+    assert region.hu is not None and region.geometry is not None  # noqa: S101 - callers checked
+    for finding, mask in lesions_in(predictor, patient, region):
         if finding.key in predictor.calibration:
             heat, test = predictor.explain(finding, region)
             scores = {"before": test.before, "after": test.after, "control": np.nan if test.control is None else test.control}

@@ -121,6 +121,16 @@ def features(
     return rows
 
 
+def standardised(raw: Array) -> tuple[Array, Array, Array]:
+    """(N, F) rows with mean 0 and deviation 1, what is missing at the mean; with the (F,) means and deviations."""
+    known = ~np.isnan(raw)
+    filled = np.where(known, raw, 0.0)
+    center = filled.sum(0) / np.maximum(known.sum(0), 1)  # 0 where nobody has a value, so that it weighs nothing
+    filled = np.where(known, filled, center)
+    scale = np.maximum(filled.std(0), 1e-6)
+    return (filled - center) / scale, center, scale
+
+
 def fit_survival(
     endpoint: str,
     embeddings: list[Any],
@@ -141,13 +151,7 @@ def fit_survival(
     if some is None:
         raise ValueError("a survival model needs region embeddings, and no patient has any")
     width = len(some)
-    raw = features(embeddings, ages, regions, width)
-    known = ~np.isnan(raw)
-    filled = np.where(known, raw, 0.0)
-    center = filled.sum(0) / np.maximum(known.sum(0), 1)  # 0 where nobody has a value, so that it weighs nothing
-    filled = np.where(known, filled, center)
-    scale = np.maximum(filled.std(0), 1e-6)
-    x = (filled - center) / scale
+    x, center, scale = standardised(features(embeddings, ages, regions, width))
     time, happened = np.asarray(time_days, dtype=np.float64), np.asarray(event, dtype=bool)
     if happened.sum() < MIN_EVENTS:
         raise ValueError(f"a survival model needs at least {MIN_EVENTS} events, found {int(happened.sum())}")

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from medvl.survival.cox import CoxFit, fit_cox
+from medvl.survival.cox import fit_cox
 from medvl.survival.endpoints import MIN_EVENTS
-from medvl.survival.model import HORIZONS_DAYS, SurvivalModel, features, fit_survival
+from medvl.survival.model import HORIZONS_DAYS, SurvivalModel, features, fit_survival, standardised
 from medvl.survival.partial import likelihood, prepare
 from medvl.survival.penalty import choose_penalty, event_folds
 from medvl.training.measure import by_patient
@@ -69,7 +69,8 @@ def survival_of(
 
 def _inherited(parent: SurvivalModel, found: Patients) -> tuple[float, SurvivalModel | None, dict[str, Any]]:
     """The penalty of an own fit, the parent's model where it is better (else None), and the gains per event of all."""
-    own = choose_penalty(_standard(parent, found), found.time, found.event, penalties=PENALTIES, n_folds=FOLDS)
+    x, _, _ = standardised(features(found.embeddings, found.ages, parent.regions, parent.width))
+    own = choose_penalty(x, found.time, found.event, penalties=PENALTIES, n_folds=FOLDS)
     risk = np.array([parent.risk(e, age) for e, age in zip(found.embeddings, found.ages, strict=True)])
     as_is, rescaled = _gains(risk, found)
     gains = {"parent": as_is, "parent_rescaled": rescaled, "own": max(value for _, value in own.tried)}
@@ -77,21 +78,8 @@ def _inherited(parent: SurvivalModel, found: Patients) -> tuple[float, SurvivalM
     told = {"taken": best, "gain_per_event": {k: round(v, 4) for k, v in gains.items()}, "penalty": own.penalty}
     if best == "own":
         return own.penalty, None, told
-    slope = 1.0 if best == "parent" else float(_fit(risk, found).coefficients[0])
+    slope = 1.0 if best == "parent" else float(fit_cox(risk[:, None], found.time, found.event).coefficients[0])
     return own.penalty, _rebased(parent, slope, slope * risk, found), told | {"slope": round(slope, 4)}
-
-
-def _standard(parent: SurvivalModel, found: Patients) -> Array:
-    """(N, F) features with mean 0 and deviation 1, what is missing at the mean, as `fit_survival` takes them."""
-    raw = features(found.embeddings, found.ages, parent.regions, parent.width)
-    known = ~np.isnan(raw)
-    center = np.where(known, raw, 0.0).sum(0) / np.maximum(known.sum(0), 1)
-    filled = np.where(known, raw, center)
-    return np.asarray((filled - center) / np.maximum(filled.std(0), 1e-6))
-
-
-def _fit(risk: Array, found: Patients) -> CoxFit:
-    return fit_cox(risk[:, None], found.time, found.event)
 
 
 def _log_likelihood(risk: Array, time: Array, event: NDArray[np.bool_]) -> float:
