@@ -59,10 +59,7 @@ class Errands:
 
     def finished(self) -> bool:
         """Whether nothing is left for this process: no input, no study, no object."""
-        if self._open or self._making:
-            return False
-        counts = self._run.ledger.counts()
-        if counts[State.queued] or self._run.ledger.mine():
+        if self._open or self._making or self._run.ledger.to_do():
             return False
         return not (self._run.options.kinds and self._unmade())
 

@@ -288,6 +288,12 @@ class Ledger:
             owed = deliveries.c.case_id.in_(case_ids) & (deliveries.c.state == Sending.waiting)
             return bool(db.execute(sa.select(sa.exists().where(under_way) | sa.exists().where(owed))).scalar())
 
+    def to_do(self) -> bool:
+        """Whether a study is queued or belongs to this process: one question, for a study may go back to the queue meanwhile."""
+        mine = (studies.c.owner == self.owner) & (studies.c.state == State.running)
+        with self.reading() as db:
+            return bool(db.execute(sa.select(sa.exists().where((studies.c.state == State.queued) | mine))).scalar())
+
     def mine(self) -> list[str]:
         """Ids of the studies that belong to this process."""
         with self.reading() as db:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -70,6 +71,28 @@ def test_a_study_goes_from_queue_to_its_end(place: Path | str) -> None:
             ("c000", "done", ""),
             ("c001", "skipped", "not_ct"),
         ]
+
+
+def test_a_study_that_goes_back_and_forth_is_to_do_all_the_while(place: Path | str) -> None:
+    with Ledger(place) as ledger:
+        assert not ledger.to_do()
+        ledger.add(cases(1), "b")
+        over = threading.Event()
+
+        def hither_and_thither() -> None:
+            for _ in range(100):
+                assert ledger.claim(attempts=1000) is not None
+                ledger.later("c000", "pacs_unreachable", "no answer", wait_s=0)
+            over.set()
+
+        with ThreadPoolExecutor(1) as pool:
+            moved = pool.submit(hither_and_thither)
+            while not over.is_set() and not moved.done():
+                assert ledger.to_do()
+            moved.result()
+        assert ledger.claim(attempts=1000) is not None and ledger.to_do()
+        ledger.end("c000", Ended(State.done))
+        assert not ledger.to_do()
 
 
 def test_what_is_found_again_stays_or_starts_anew(place: Path | str) -> None:
