@@ -6,8 +6,8 @@ FOLDER holds one DICOM study a folder (`medvl phantom --out P --n 30` writes `P/
 other: `LoadImaged` (PydicomReader), `EnsureChannelFirstd`, `Orientationd`, `Spacingd`, `ScaleIntensityRanged`, a padded
 `SpatialCropd` to every region, then the very same towers, one region at a time; with evidence it draws each heat map from a
 reading of its own and scores every version of the deletion test by itself. It is given the files of the right series and the
-centres of the regions for nothing, finds no studies, checks no series and writes nothing. It has one thread; a run has two
-processes of one thread each.
+centres of the regions for nothing, finds no studies, checks no series and writes nothing. It has one thread; a run has the
+processes that `medvl infer` starts on this machine, of one thread each.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ from medvl.inference.predictor import Predictor
 from medvl.models.bundle import open_bundle
 from medvl.records import Volume
 from medvl_pipelines.built_in import bundle_folder
+from medvl_pipelines.station import cores, readers_for
 
 FILL = -1024.0
 
@@ -62,11 +63,11 @@ class Warm(Hand):
         self.greeted = True
 
 
-def run_seconds(predictor: Predictor, studies: Sequence[Path], explain: bool, hand: Hand) -> dict[str, float]:
-    """A whole run from folders to results, its reader started before, as in a run of many studies."""
+def run_seconds(predictor: Predictor, studies: Sequence[Path], explain: bool, hands: Sequence[Hand]) -> dict[str, float]:
+    """A whole run from folders to results, its readers started before, as in a run of many studies."""
     with tempfile.TemporaryDirectory() as out:
-        options = Options(readers=1, explain=explain)
-        run = Run(predictor, Path(out), options, hands=[hand])
+        options = Options(readers=len(hands), explain=explain)
+        run = Run(predictor, Path(out), options, hands=[*hands])
         started = time.perf_counter()
         summary = run.go(studies)
         seconds = time.perf_counter() - started
@@ -203,6 +204,7 @@ def measure(predictor: Predictor, studies: Sequence[Path], rounds: int, explain:
         for path, result in results.items()
     }
     loop = PlainLoop(predictor, centers, {path: _series_alone(path, room) for path in studies})
+    readers = readers_for(cores(), "cpu", explain=explain)
     agreement = min(check_crops(loop, path, results[path].regions) for path in studies[:4] if centers[path])
 
     def plain(once: bool) -> dict[str, float]:
@@ -213,11 +215,12 @@ def measure(predictor: Predictor, studies: Sequence[Path], rounds: int, explain:
         return {"loop that loads once" if once else "plain loop": time.perf_counter() - started}
 
     def whole() -> dict[str, float]:
-        hand = Warm()
-        hand.start()
-        _warm(hand, predictor, studies[0])
+        hands = [Warm() for _ in range(readers)]
+        for hand in hands:
+            hand.start()
+            _warm(hand, predictor, studies[0])
         torch.set_num_threads(1)
-        return run_seconds(predictor, studies, explain, hand)
+        return run_seconds(predictor, studies, explain, hands)
 
     def alone() -> dict[str, float]:
         torch.set_num_threads(1)
@@ -234,6 +237,7 @@ def measure(predictor: Predictor, studies: Sequence[Path], rounds: int, explain:
     return {
         "studies": len(studies),
         "explain": explain,
+        "readers": readers,
         "seconds": {name: round(value, 2) for name, value in median.items()},
         "all seconds": {name: [round(v, 2) for v in values] for name, values in seen.items()},
         "whole / slowest stage alone": round(statistics.median(w / s for w, s in zip(seen["whole"], slowest, strict=True)), 2),

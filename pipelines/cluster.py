@@ -11,7 +11,7 @@ from medvl.errors import ConfigError
 from .built_in import bundle_folder
 from .console import warn
 from .findings import prompt_cache, usable
-from .station import Station, cores, device_of, options_of, terminable
+from .station import Station, cores, device_of, options_of, readers_for, terminable
 
 if TYPE_CHECKING:
     from medvl.batch.inputs import Input
@@ -52,7 +52,7 @@ def work(station: Station, crew: Crew, inputs: Sequence[Input], masks: Path | No
     device = station.device if crew.gpus == 0 else "cuda"
     opened = open_bundle(bundle_folder(station.bundle))
     each = max(1, cores() // crew.workers)
-    n_readers = station.readers or max(1, each // 2 if crew.gpus == 0 else each - 1)
+    n_readers = station.readers or readers_for(each, "cpu" if crew.gpus == 0 else "cuda", explain=station.explain)
     share = Share(
         bundle=opened.folder.resolve(),
         out=station.out.resolve(),

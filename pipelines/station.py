@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -86,6 +87,7 @@ def open_run(station: Station, masks: Path | None = None) -> Run:
     with err().status("loading the model"), _waiting(station) as hands:
         chosen = device_of(station.device)
         n_readers = _readers(station, chosen)
+        _leave_cores(chosen, n_readers)
         from medvl.batch.hand import Hand
         from medvl.batch.run import Run
         from medvl.inference.masks import places_from_masks
@@ -160,7 +162,7 @@ def _waiting(station: Station) -> Iterator[list[Hand]]:
     """Children that load their libraries while this process loads its own; closed when that fails."""
     from medvl.batch.hand import Hand
 
-    hands = [Hand() for _ in range(station.readers or max(1, cores() // 2))]
+    hands = [Hand() for _ in range(_readers(station, "cpu"))]
     try:
         for hand in hands:
             hand.start()
@@ -176,15 +178,27 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def readers_for(n_cores: int, device: str, *, explain: bool) -> int:
+    """How many children read where nobody says.
+
+    A model with a device of its own needs one core; on the processor it needs half of them with evidence and a quarter without,
+    where reading takes three quarters of the time (docs/explanation/throughput.md).
+    """
+    if device != "cpu":
+        return max(1, n_cores - 1)
+    return max(1, n_cores // 2 if explain else math.ceil(0.75 * n_cores))
+
+
 def _readers(station: Station, device: str) -> int:
-    """How many children read; where the model runs on the CPU it needs the other half of the cores, and takes no more."""
+    return station.readers or readers_for(cores(), device, explain=station.explain)
+
+
+def _leave_cores(device: str, n_readers: int) -> None:
+    """Where the model runs on the processor it takes the cores that no child reads on."""
     import torch
 
-    if device != "cpu":
-        return station.readers or max(1, cores() - 1)
-    n_readers = station.readers or max(1, cores() // 2)
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() - n_readers)))
-    return n_readers
+    if device == "cpu":
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() - n_readers)))
 
 
 def work(run: Run, inputs: Iterable[Input] = (), until: Callable[[], bool] | None = None) -> Summary:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.batch import wire
+from medvl.batch.last_found import LastFound
 from medvl.data.identity import keyed_id
 from medvl.errors import InputError
 from medvl.imaging.load import Entry, Loaded, Study, load
@@ -56,6 +57,7 @@ class Child:
         self._given = {n: Place(np.array(c), p) for n, (c, p) in (greeting.get("given") or {}).items()}
         self._bundle: Bundle | None = None
         self._preparer: Preparer | None = None
+        self._last = LastFound()
 
     @property
     def access(self) -> Access:
@@ -84,7 +86,11 @@ class Child:
         loaded = load(Path(job["path"]))
         if not len(loaded):
             raise _nothing(loaded)
-        return {"studies": [_found(study, Path(job["path"]), self.key) for study in loaded]}, []
+        found = [_found(study, Path(job["path"]), self.key) for study in loaded]
+        for study, told in zip(loaded, found, strict=True):
+            if "series" in told:
+                self._last.keep(told["source"]["path"], study.entries[0])
+        return {"studies": found}, []
 
     def read(self, job: dict[str, Any]) -> tuple[dict[str, Any], Arrays]:
         """One study, from its place to the grids of its regions."""
@@ -92,17 +98,18 @@ class Child:
         source = job["source"]
         if "dicomweb" in source:
             source = self._fetch(job)
-        entry = _entry(source)
+        entry = self._last.take(source["path"], source["names"]) or _entry(source)
         fetched = time.perf_counter()
         volume = entry.read()
         read = time.perf_counter()
         prepared = self.prepare(volume, age_years=entry.facts.get("age_years"))
         arrays = [r.hu for r in prepared.regions.values() if r.hu is not None]
+        series = job.get("series") or series_record(entry, self.key)
         timings = {"find": round(fetched - started, 4), "read": round(read - fetched, 4), **prepared.timings_s}
         text = {
             "source": source,
-            "series": series_record(entry, self.key) if job.get("series") is None else job["series"],
-            "reasons": [[r.code, r.message] for r in volume.reasons],
+            "series": series,
+            "reasons": [[r["code"], r["message"]] for r in series["reasons"]],  # files looked at alone tell less
             "age_years": prepared.age_years,
             "regions": [_region(r) for r in prepared.regions.values()],
             "pixels": _sha256(volume.hu),
@@ -127,6 +134,7 @@ class Child:
         best = loaded.chosen
         if best is None:
             raise _nothing(loaded) if not len(loaded) else _unusable(loaded.studies[0])
+        self._last.keep(str(folder), best)
         return {
             **source,
             "path": str(folder),
@@ -229,7 +237,7 @@ def _entry(source: dict[str, Any]) -> Entry:
     Raises:
         InputError: the files changed since they were found.
     """
-    best = load(Path(source["path"]), names=source["names"] or None).chosen
+    best = load(Path(source["path"]), names=source["names"] or None, verified=True).chosen
     if best is None or list(best.shape_dhw or ()) != source["shape"]:
         raise InputError("input_changed", "the files of this study changed since they were found; run again")
     return best

@@ -64,8 +64,11 @@ class Errands:
         return not (self._run.options.kinds and self._unmade())
 
     def step(self, hand: Hand | Here) -> bool:
-        """Do one errand; False when there is none."""
-        return self.find(hand) or self._read(hand) or self._make(hand)
+        """Do one errand; False when there is none.
+
+        Reading comes first: the model begins with the first study, and further inputs are looked at while it is busy.
+        """
+        return self._read(hand) or self.find(hand) or self._make(hand)
 
     # Finding
 
@@ -173,8 +176,8 @@ class Errands:
         lost = [case_id for case_id in kept if not run.folder.done(case_id)]
         if lost:
             run.ledger.anew(lost)
-        resumed = set(kept) - set(lost)
-        run.dues.owe(sorted(resumed), run.options.targets, refused=run.options.retry_refused)
+        run.dues.owe(sorted({*kept} - {*lost}), run.options.targets, refused=run.options.retry_refused)
+        resumed = {case_id for case_id in kept if case_id not in lost and self.seen.get(case_id) != ""}  # else done by this run
         for case in cases:
             self.seen[case.case_id] = "resumed" if case.case_id in resumed else ""
             if case.case_id in resumed:

@@ -128,13 +128,14 @@ class Loaded:
         return max(usable, key=lambda entry: entry.shape_dhw or (0, 0, 0), default=None)
 
 
-def load(source: Path, want: Want | None = None, names: Sequence[str] | None = None) -> Loaded:
+def load(source: Path, want: Want | None = None, names: Sequence[str] | None = None, *, verified: bool = False) -> Loaded:
     """Find and judge everything in `source`; volumes are read on demand with `Entry.read` or `Study.read`.
 
     Args:
         source: folder (nested, mixed, any file names), DICOM file, zip archive, NIfTI file, or volume of a dataset.
         want: what to prefer when a study has several volumes.
         names: look only at the files of `source` that are called so, as `Entry.names` tells them; all by default.
+        verified: samples of the pixels were judged before; the headers alone make the verdict, and reading judges the pixels.
 
     Raises:
         InputError: ``not_found`` or ``unsafe_archive``.
@@ -147,7 +148,7 @@ def load(source: Path, want: Want | None = None, names: Sequence[str] | None = N
     nifti = sorted(entry.path for entry in found.rejected if source.is_dir() and entry.path.lower().endswith(_NIFTI))
     by_study: dict[str, list[Series]] = {}
     for series in found.series:
-        by_study.setdefault(series.study, []).append(verify(series))
+        by_study.setdefault(series.study, []).append(series if verified else verify(series))
     studies = [_dicom_study(key, series, want) for key, series in by_study.items()]
     studies += [_nifti_study(source / name, name) for name in nifti]
     return Loaded(tuple(studies), tuple(entry for entry in found.rejected if entry.path not in nifti))
