@@ -31,8 +31,23 @@ _OTHER_LIMITS = (
 )
 
 
-def card(work: Workspace, fitted: Fitted, *, streams: bool, provenance: Mapping[str, Any] | None = None) -> str:
-    """Markdown: what it is for and not for, the data, how it answers, where it comes from, and validation scores."""
+def card(
+    work: Workspace,
+    fitted: Fitted,
+    *,
+    streams: bool,
+    provenance: Mapping[str, Any] | None = None,
+    carried: Mapping[str, float] | None = None,
+) -> str:
+    """Markdown: what it is for and not for, the data, how it answers, where it comes from, and validation scores.
+
+    Args:
+        work: what was trained on.
+        fitted: calibration and validation scores.
+        streams: whether concept streams answer.
+        provenance: what `provenance.json` holds.
+        carried: findings with the parent's calibration, and the correlation of old and new margins.
+    """
     cohort = work.recipe.cohort
     rows = "\n".join(f"| {key} | {value:.3f} |" for key, value in fitted.auroc.items())
     cases = [case for part in (work.train, work.validation) for case in next(iter(part.values())).cohort.cases]
@@ -47,7 +62,7 @@ def card(work: Workspace, fitted: Fitted, *, streams: bool, provenance: Mapping[
 {_origin(provenance or {})}**Input.** `contract.json`: {", ".join(work.recipe.input_contract.names)}, each on its own grid.
 
 **Calibration.** Platt scaling, thresholds and undecided bands from validation patients. Null image taken off: {fitted.prior}.
-
+{_borrowed(carried or {})}
 | finding | validation AUROC, by {way} |
 |---|---|
 {rows}
@@ -65,4 +80,15 @@ def _origin(provenance: Mapping[str, Any]) -> str:
     return (
         f"**Origin.** Trained on from {provenance['parent']['name']} ({sha256[:12]}), with dataset {data[:12]}{way}. "
         "`provenance.json` holds the whole chain; how it compares with its parent is the gate's report, kept in the store.\n\n"
+    )
+
+
+def _borrowed(carried: Mapping[str, float]) -> str:
+    """The paragraph on calibrations that come from the parent; nothing where none does."""
+    if not carried:
+        return ""
+    told = ", ".join(f"{key} ({correlation:.2f})" for key, correlation in carried.items())
+    return (
+        "\n**Carried over.** Too few validation patients have or lack these findings, so their probabilities are the parent's, "
+        f"brought to the new margins, and have no interval (correlation of old and new margins): {told}.\n"
     )

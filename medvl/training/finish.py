@@ -146,7 +146,7 @@ def export(
     work.tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "findings.yaml").write_text(findings_text, encoding="utf-8")
     (folder / "README.md").write_text(
-        card(work, fitted, streams=system.streams is not None, provenance=provenance), encoding="utf-8"
+        card(work, fitted, streams=system.streams is not None, provenance=provenance, carried=carried), encoding="utf-8"
     )
     return seal(folder, work.recipe.name, f"medvl {__version__}")
 

@@ -12,6 +12,7 @@ from medvl.heads.fitting import Fitted, Regions
 from medvl.models.bundle import open_bundle
 from medvl.retraining.inherit import Carried, carried_over
 from medvl.retraining.warm import parent_weights
+from medvl.training.card import _borrowed
 
 RNG = np.random.default_rng(0)
 OLD = RNG.normal(0.1, 0.05, 60)
@@ -61,3 +62,8 @@ def test_a_bundle_with_all_calibrations_of_its_own_takes_nothing(tiny_run: Tiny,
     fitted = Fitted(calibrations=own)
     regions = {"kidney": Regions([], np.empty(0), torch.empty(0, 1), [])}
     assert Carried(parent, None)(fitted, Asked(), regions) == (fitted, {})  # type: ignore[arg-type]
+
+
+def test_the_card_names_what_was_carried_over() -> None:
+    assert _borrowed({}) == ""
+    assert "renal_cyst (0.95)" in _borrowed({"renal_cyst": 0.951})
