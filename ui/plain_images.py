@@ -8,9 +8,12 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
+from medvl.errors import InputError
+
+from .pictures import Picture
 from .study import FindingRecord, Study
 from .volume_view import WINDOWS_HU, default_window, target_lps
-from .volumes import Picture
+from .wording import plain
 
 PLANES = {"Axial": (0, 1, 2, False), "Coronal": (1, 0, 2, True), "Sagittal": (2, 0, 1, True)}  # normal, row, column, rows upward
 _OPPOSITE = {"R": "L", "L": "R", "A": "P", "P": "A", "I": "S", "S": "I"}
@@ -37,6 +40,11 @@ def show(study: Study, picture: Picture, finding: FindingRecord | None) -> None:
     """Draw the slice that the reader's controls name; a finding moves them to its place."""
     from PIL import Image
 
+    try:
+        picture.voxels  # noqa: B018 - waits for them
+    except InputError as error:
+        st.info(plain(error.message), icon=":material/hide_image:")
+        return
     st.caption("Plain images, without evidence maps: the interactive viewer is off or did not start in this browser.")
     left, middle, right = st.columns(3)
     plane = left.selectbox("Plane", list(PLANES), key="plain_plane")

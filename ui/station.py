@@ -15,9 +15,10 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 from medvl.errors import InputError
 
+from .pictures import Picture, PictureCache
 from .read_ahead import ReadAhead
 from .results import study_file
-from .volumes import Picture, PictureCache, read_heatmap, read_image
+from .volumes import read_heatmap, read_image
 
 TOKEN_SECONDS = 15 * 60
 IMAGE = "image"
@@ -43,7 +44,7 @@ class Station:
     @cached_property
     def ahead(self) -> ReadAhead:
         """What reads the next study's image before it is asked for."""
-        return ReadAhead(lambda case_id: self.picture(case_id, IMAGE), lambda: import_module("medvl.imaging.load"))
+        return ReadAhead(lambda case_id: self.picture(case_id, IMAGE).voxels, lambda: import_module("medvl.imaging.load"))
 
     def picture(self, case_id: str, name: str) -> Picture:
         """The image (``name == "image"``) or a heat map (its path in the study folder).

@@ -74,22 +74,25 @@ async def picture(request: Request) -> Response:
         held = await run_in_threadpool(station().picture, *target)
     except InputError as error:
         return PlainTextResponse(error.message, 404, headers=_HEADERS)
-    body = memoryview(held.voxels.data).cast("B")
-    headers = {**_HEADERS, "Accept-Ranges": "bytes"}
+    headers, size = {**_HEADERS, "Accept-Ranges": "bytes"}, held.n_bytes
     try:
-        part = byte_range(request.headers.get("range"), len(body))
+        part = byte_range(request.headers.get("range"), size)
     except ValueError:
-        return Response(None, 416, headers={**headers, "Content-Range": f"bytes */{len(body)}"})
-    first, last = part or (0, len(body) - 1)
-    headers["Content-Length"] = str(last + 1 - first)
+        return Response(None, 416, headers={**headers, "Content-Range": f"bytes */{size}"})
+    first, last = part or (0, size - 1)
+    try:
+        body = await run_in_threadpool(held.part, first, last)
+    except InputError as error:
+        return PlainTextResponse(error.message, 404, headers=_HEADERS)
+    headers["Content-Length"] = str(len(body))
     if part:
-        headers["Content-Range"] = f"bytes {first}-{last}/{len(body)}"
-    return StreamingResponse(_chunks(body, first, last + 1), 206 if part else 200, headers, "application/octet-stream")
+        headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+    return StreamingResponse(_chunks(body), 206 if part else 200, headers, "application/octet-stream")
 
 
-async def _chunks(body: memoryview, start: int, stop: int) -> AsyncIterator[memoryview]:
-    for offset in range(start, stop, _CHUNK):
-        yield body[offset : min(stop, offset + _CHUNK)]
+async def _chunks(body: memoryview) -> AsyncIterator[memoryview]:
+    for offset in range(0, len(body), _CHUNK):
+        yield body[offset : offset + _CHUNK]
 
 
 async def script(request: Request) -> Response:

@@ -13,10 +13,11 @@ import streamlit as st
 from medvl.errors import InputError
 from medvl.geometry import Geometry
 
+from .pictures import Picture
 from .station import IMAGE, TOKEN_SECONDS, station
 from .study import FindingRecord, Study
 from .transport import STATIC, picture_url, script_url
-from .volumes import Picture, index_map
+from .volumes import index_map
 from .wording import plain
 
 WINDOWS_HU: dict[str, tuple[int, int]] = {  # name: width, level

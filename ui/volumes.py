@@ -1,13 +1,9 @@
-"""Images and heat maps for drawing: read once, turned upright by flips and transposes only, kept in memory up to a limit."""
+"""Images and heat maps for drawing: read once, turned upright by flips and transposes only."""
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +11,11 @@ from numpy.typing import NDArray
 from medvl.errors import InputError
 from medvl.geometry import Geometry
 
+from .pictures import Early, Picture, reading
 from .results import source_of, study_file
+
+if TYPE_CHECKING:
+    from medvl.imaging.load import Entry
 
 DISPLAY_AXES = "SPL"
 _PAIRS = {"R": "L", "L": "R", "A": "P", "P": "A", "I": "S", "S": "I"}
@@ -25,56 +25,43 @@ _NO_HEAT = "The heat map of this finding is not in the results folder. Run this 
 _BAD_HEAT = "The heat map of this finding cannot be read"
 
 
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """Voxels ready to send to the browser.
-
-    Args:
-        voxels: (D, H, W) read-only, C-contiguous; little-endian int16 HU for an image, uint8 0..255 for a heat map.
-        geometry: where they lie; the nearest axes of an image are SPL.
-        oblique_deg: largest angle between a grid axis and the patient axis it is named after, in degrees.
-    """
-
-    voxels: NDArray[Any]
-    geometry: Geometry
-    oblique_deg: float
-
-
 def upright(array: NDArray[Any], geometry: Geometry) -> tuple[NDArray[Any], Geometry]:
     """A view of `array` whose nearest axes are SPL, and its geometry; voxels keep their place, nothing is resampled."""
+    order, flips, place = _way_up(geometry)
+    return np.flip(array.transpose(order), flips), place
+
+
+def _way_up(geometry: Geometry) -> tuple[list[int], tuple[int, ...], Geometry]:
+    """The order of the axes that makes them SPL, which of them are then flipped, and the geometry afterwards."""
     letters = geometry.axes
     order = [next(axis for axis in range(3) if letters[axis] in (want, _PAIRS[want])) for want in DISPLAY_AXES]
+    shape = tuple(geometry.shape_dhw[axis] for axis in order)
     affine = geometry.affine_lps.copy()
     affine[:3, :3] = geometry.affine_lps[:3, order]
-    view = array.transpose(order)
-    flips = [letters[axis] != want for axis, want in zip(order, DISPLAY_AXES, strict=True)]
-    for axis in (axis for axis in range(3) if flips[axis]):
-        affine[:3, 3] += affine[:3, axis] * (view.shape[axis] - 1)
+    flips = tuple(k for k, (axis, want) in enumerate(zip(order, DISPLAY_AXES, strict=True)) if letters[axis] != want)
+    for axis in flips:
+        affine[:3, 3] += affine[:3, axis] * (shape[axis] - 1)
         affine[:3, axis] *= -1
-        view = np.flip(view, axis)
-    d, h, w = view.shape
-    return view, Geometry((d, h, w), affine)
+    return order, flips, Geometry((shape[0], shape[1], shape[2]), affine)
 
 
 def image_picture(hu: NDArray[Any], geometry: Geometry) -> Picture:
     """(D, H, W) HU of any numeric dtype as an upright int16 picture; values beyond int16 are clipped."""
     view, grid = upright(hu, geometry)
-    if view.dtype != np.int16:
-        view = np.clip(np.rint(np.nan_to_num(view, nan=-1024.0)), -32768, 32767)
-    return _picture(np.ascontiguousarray(view, dtype="<i2"), grid)
+    return Picture(_int16(view), grid)
+
+
+def _int16(hu: NDArray[Any]) -> NDArray[Any]:
+    if hu.dtype != np.int16:
+        hu = np.clip(np.rint(np.nan_to_num(hu, nan=-1024.0)), -32768, 32767)
+    return np.ascontiguousarray(hu, dtype="<i2")
 
 
 def heat_picture(evidence: NDArray[Any], geometry: Geometry) -> Picture:
     """(D, H, W) evidence in 0..1, or uint8 in 0..255, as a uint8 picture on its own grid."""
     values = np.nan_to_num(np.asarray(evidence, dtype=np.float32))
     scale = 255.0 if float(values.max(initial=0.0)) <= 1.0 else 1.0
-    return _picture(np.ascontiguousarray(np.clip(np.rint(values * scale), 0, 255), dtype=np.uint8), geometry)
-
-
-def _picture(voxels: NDArray[Any], geometry: Geometry) -> Picture:
-    voxels.setflags(write=False)
-    best = np.abs(geometry.directions).max(axis=0)
-    return Picture(voxels, geometry, float(np.degrees(np.arccos(np.clip(best, 0.0, 1.0))).max()))
+    return Picture(np.ascontiguousarray(np.clip(np.rint(values * scale), 0, 255), dtype=np.uint8), geometry)
 
 
 def index_map(source: Geometry, target: Geometry) -> NDArray[np.float64]:
@@ -94,6 +81,8 @@ def _read_nifti(path: Path) -> tuple[NDArray[Any], Geometry]:
 def read_image(root: Path, case_id: str) -> Picture:
     """The study's image: `image.nii.gz` of its folder when there is one, else its source read again.
 
+    Of DICOM only the headers are read here; the voxels come from a thread, and the picture gives single slices before.
+
     Raises:
         InputError: ``source_gone`` or ``source_unreadable``, with a message for the page.
     """
@@ -102,23 +91,57 @@ def read_image(root: Path, case_id: str) -> Picture:
     if not stored.is_file() and (source is None or not source[0].exists()):
         raise InputError("source_gone", _GONE)
     try:
-        hu, geometry = _read_nifti(stored) if source is None else _read_source(*source)
-        return image_picture(hu, geometry)
+        return image_picture(*_read_nifti(stored)) if source is None else _source_picture(*source)
     except Exception as error:  # decoders raise many types, and their text may name the patient's folder
-        raise InputError("source_unreadable", f"{_UNREADABLE} ({getattr(error, 'code', type(error).__name__)})") from error
+        raise _unreadable(error) from error
 
 
-def _read_source(path: Path, series_key: str) -> tuple[NDArray[Any], Geometry]:
-    """HU and geometry of the series `series_key` at `path`, by the same reader that inference used."""
+def _unreadable(error: Exception) -> InputError:
+    return InputError("source_unreadable", f"{_UNREADABLE} ({getattr(error, 'code', type(error).__name__)})")
+
+
+def _source_picture(path: Path, series_key: str) -> Picture:
+    """The series `series_key` at `path`, by the same reader that inference used."""
     from medvl.imaging.load import load
 
-    loaded = load(path)
+    loaded = load(path, verified=True)
     entries = [entry for study in loaded for entry in study.entries if entry.key == series_key]
     entry = entries[0] if entries else loaded.chosen if not series_key else None
     if entry is None:
         raise InputError("series_gone", "the series is not in its source any more")
-    volume = entry.read()
-    return volume.hu, volume.geometry
+    if entry.series is None or entry.geometry is None or entry.verdict != "volume":
+        volume = entry.read()
+        return image_picture(volume.hu, volume.geometry)
+
+    def voxels() -> NDArray[Any]:
+        try:
+            volume = entry.read()
+            return _int16(upright(volume.hu, volume.geometry)[0])
+        except Exception as error:
+            raise _unreadable(error) from error
+
+    return Picture(reading(voxels), _way_up(entry.geometry)[2], early=_early(entry))
+
+
+def _early(entry: Entry) -> Early | None:
+    """Reads one axial slice as `upright` would turn it; None where it is not one image of the series as stored."""
+    from medvl.dicom.read import read_frames
+
+    series, geometry = entry.series, entry.geometry
+    if series is None or geometry is None or series.geometry != series.stored:
+        return None
+    order, flips, _ = _way_up(geometry)
+    if order[0] != 0:
+        return None
+
+    def slice_of(k: int) -> NDArray[Any]:
+        try:
+            hu = read_frames([series.frames[len(series.frames) - 1 - k if 0 in flips else k]])[0]
+        except Exception as error:
+            raise _unreadable(error) from error
+        return _int16(np.flip(hu.transpose(np.array(order[1:]) - 1), tuple(axis - 1 for axis in flips if axis)))
+
+    return slice_of
 
 
 def read_heatmap(root: Path, case_id: str, relative: str) -> Picture:
@@ -136,41 +159,3 @@ def read_heatmap(root: Path, case_id: str, relative: str) -> Picture:
         raise InputError(
             "heatmap_unreadable", f"The heat map of this finding cannot be read ({type(error).__name__})."
         ) from error
-
-
-class PictureCache:
-    """Pictures by key, least recently used dropped first once they hold more than `max_bytes`; safe for many threads.
-
-    It is not a Streamlit cache because the image route, which runs outside any page script, shares it.
-    """
-
-    def __init__(self, max_bytes: int = 2 << 30) -> None:
-        self._max_bytes = max_bytes
-        self._items: OrderedDict[tuple[str, ...], Picture] = OrderedDict()
-        self._locks: dict[tuple[str, ...], threading.Lock] = {}
-        self._guard = threading.Lock()
-
-    def get(self, key: tuple[str, ...], read: Callable[[], Picture]) -> Picture:
-        """The picture under `key`, from `read` when it is not held; two askers at once read it once."""
-        with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-        with lock:
-            with self._guard:
-                if key in self._items:
-                    self._items.move_to_end(key)
-                    return self._items[key]
-            picture = read()
-            with self._guard:
-                self._items[key] = picture
-                self._drop()
-            return picture
-
-    def _drop(self) -> None:
-        while len(self._items) > 1 and self.n_bytes > self._max_bytes:
-            key, _ = self._items.popitem(last=False)
-            self._locks.pop(key, None)
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes held by all pictures."""
-        return sum(picture.voxels.nbytes for picture in self._items.values())

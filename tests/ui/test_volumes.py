@@ -10,13 +10,17 @@ import numpy as np
 import pytest
 import SimpleITK
 from results_folder import DONE, MARKER_DHW, grid, image_hu, save_nifti
+from tiny import patient, scan_of
 
 from medvl.errors import InputError
 from medvl.geometry import Geometry
+from medvl.imaging.load import Entry, load
+from medvl.imaging.phantom.dicom import write_dicom
+from medvl_ui.pictures import Picture, PictureCache
 from medvl_ui.plain_images import grey_slice, side_letters
 from medvl_ui.results import study_file
 from medvl_ui.station import Station
-from medvl_ui.volumes import Picture, PictureCache, heat_picture, image_picture, index_map, upright
+from medvl_ui.volumes import heat_picture, image_picture, index_map, upright
 
 
 def oblique(order: tuple[int, ...], signs: tuple[int, ...]) -> Geometry:
@@ -110,6 +114,42 @@ def test_the_image_is_read_from_its_source_when_no_copy_is_kept(results: Path) -
     assert picture.geometry == grid()
 
 
+@pytest.mark.parametrize("syntax", ["explicit", "jpegls"])
+def test_single_slices_come_before_the_whole_and_are_the_same(
+    results: Path, syntax: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series, go_on = results.parent / "series", threading.Event()
+    who = patient(3)
+    write_dicom(scan_of(who), who, series, syntax=syntax)  # type: ignore[arg-type]
+    (results / "studies" / DONE / "image.nii.gz").unlink()
+    (results / "sources.json").write_text(f'{{"{DONE}": {{"path": "{series}", "series_key": ""}}}}')
+    monkeypatch.setattr(Entry, "read", lambda self, whole=Entry.read: go_on.wait(60) and whole(self))
+    picture = Station(results).picture(DONE, "image")
+    depth, height, width = picture.geometry.shape_dhw
+    size = 2 * height * width
+    early = [bytes(picture.part(k * size, (k + 1) * size - 1)) for k in range(depth)]
+    go_on.set()
+    assert picture.geometry.axes == "SPL" and picture.n_bytes == picture.voxels.nbytes == depth * size
+    assert b"".join(early) == picture.voxels.tobytes() == bytes(picture.part(0, depth * size - 1))
+    plain = load(series).chosen.read()
+    np.testing.assert_array_equal(picture.voxels, upright(plain.hu, plain.geometry)[0])
+
+
+def test_images_whose_pixels_cannot_be_read_fail_when_they_are_asked_for(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    series, who = results.parent / "series", patient(3)
+    files = write_dicom(scan_of(who), who, series)
+    (results / "studies" / DONE / "image.nii.gz").unlink()
+    (results / "sources.json").write_text(f'{{"{DONE}": {{"path": "{series}", "series_key": ""}}}}')
+    station, whole = Station(results), Entry.read
+    monkeypatch.setattr(Entry, "read", lambda self: (_ for _ in ()).throw(OSError(str(files[0]))))
+    picture = station.picture(DONE, "image")
+    with pytest.raises(InputError, match="source_unreadable") as caught:
+        picture.part(0, picture.n_bytes - 1)
+    assert picture.failed and "series" not in caught.value.message
+    monkeypatch.setattr(Entry, "read", whole)
+    assert station.picture(DONE, "image").voxels.any(), "read anew"
+
+
 @pytest.mark.parametrize("entry", ["", "{", "[]", '{"a1b2c3d4e5f6": 3}', '{"a1b2c3d4e5f6": {"path": "gone/SMITH"}}'])
 def test_a_lost_source_is_an_input_error_without_its_path(results: Path, entry: str) -> None:
     (results / "studies" / DONE / "image.nii.gz").unlink()
@@ -134,7 +174,7 @@ def test_files_outside_the_study_are_refused(results: Path, case_id: str, path: 
 
 
 def picture_of(n_bytes: int) -> Picture:
-    return Picture(np.zeros((1, 1, n_bytes), np.uint8), grid(), 0.0)
+    return Picture(np.zeros((1, 1, n_bytes), np.uint8), Geometry.centered((0, 0, 0), (1, 1, n_bytes), (1.0, 1.0, 1.0)))
 
 
 def test_the_cache_drops_what_was_not_used_longest() -> None:
