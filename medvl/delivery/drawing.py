@@ -187,18 +187,23 @@ def _cut(text: str, most: int) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
+_INTERVAL = "in brackets: the model's 95\u00a0% interval"
+
+
 def survival_text(risk: Any) -> str:
     """The survival estimate in one sentence; empty without one."""
     if not risk:
         return ""
     endpoint = str(risk["endpoint"])
     endpoint = endpoint[:1].upper() + endpoint[1:]
-    parts = [f"{percent(p)} at {_years(int(days))}" for days, p in (risk["survival"] or {}).items()]
+    between = {days: f" ({percent(low)} to {percent(high)})" for days, (low, high) in (risk.get("interval") or {}).items()}
+    parts = [f"{percent(p)}{between.get(days, '')} at {_years(int(days))}" for days, p in (risk["survival"] or {}).items()]
     noted = "; ".join(str(r["message"]) for r in risk["reasons"])
     if not parts:
         return words(f"{endpoint}: no estimate" + (f" ({noted})." if noted else "."))
     rank = f"; risk percentile {risk['percentile']:.0f} of the validation patients" if risk["percentile"] is not None else ""
-    return words(f"{endpoint}: {', '.join(parts)}{rank}." + (f" Noted: {noted}." if noted else ""))
+    told = f" ({_INTERVAL})" if between else ""
+    return words(f"{endpoint}: {', '.join(parts)}{told}{rank}." + (f" Noted: {noted}." if noted else ""))
 
 
 def undecided_text(answers: Sequence[Answer]) -> list[str]:
