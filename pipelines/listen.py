@@ -72,7 +72,7 @@ def _receive(door: Door, opened: Run, stack: ExitStack) -> Receiver:
     receiver = Receiver(
         opened.folder.out / "received",
         port=door.port or 0,
-        on_study=opened.errands.put,
+        on_study=opened.finder.put,
         ae_title=door.ae_title,
         host=door.host,
         allowed=door.allow,
@@ -89,7 +89,7 @@ def _receive(door: Door, opened: Run, stack: ExitStack) -> Receiver:
 def _watch(folder: Path, quiet_s: float, opened: Run, stack: ExitStack) -> None:
     from medvl.network.watch import FolderWatch
 
-    stack.enter_context(FolderWatch(folder, quiet_s, opened.errands.put))
+    stack.enter_context(FolderWatch(folder, quiet_s, opened.finder.put))
     warn("watching the folder; what lies in it is taken once nothing about it changes")
 
 
@@ -100,7 +100,7 @@ def _settling(opened: Run, receiver: Receiver | None) -> Iterator[None]:
 
     def look() -> None:
         while not ended.wait(_LOOKS_S):
-            for path in opened.errands.through():
+            for path in opened.finder.through():
                 if receiver is not None and path.is_relative_to(opened.folder.out / "received"):
                     receiver.done(path)
 

@@ -131,8 +131,8 @@ def _find(run: Run, inputs: Iterable[Input]) -> None:
     hand = Hand(run.options.greeting(run.predictor.bundle.folder, run.folder.key))
     try:
         for source in inputs:
-            run.errands.put(source)
-        while not run.stop.set and run.errands.find(hand):
+            run.finder.put(source)
+        while not run.stop.set and run.finder.find(hand):
             continue
     except OSError as error:
         run.stop.because(error)
@@ -150,7 +150,7 @@ def _watch(ray: Any, run: Run, actor: Any, share: Share, workers: Sequence[Any],
         for row in run.ledger.studies():
             if row["state"] in ENDS and row["case_id"] not in known:
                 known.add(row["case_id"])
-                run.errands.seen.setdefault(row["case_id"], "")
+                run.finder.seen.setdefault(row["case_id"], "")
                 run.told(row["case_id"], str(row["state"]), row["reason"] if row["state"] != State.done else "")
         for future in ended:
             del at_work[future]

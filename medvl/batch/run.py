@@ -17,6 +17,7 @@ from pathlib import Path
 
 from medvl.batch.dues import Dues
 from medvl.batch.errands import Errands
+from medvl.batch.finder import Finder
 from medvl.batch.hand import Hand, Here
 from medvl.batch.inputs import Input
 from medvl.batch.ledger import Ended, Ledger
@@ -65,14 +66,14 @@ class Run:
         self._told, self._hands = told or (lambda *_: None), hands
         self._ready: queue.Queue[Ready] = queue.Queue()
         self._written: queue.Queue[tuple[Ready, CaseResult] | None] = queue.Queue(maxsize=4)
-        self.errands = Errands(self)
+        self.finder, self.errands = Finder(self), Errands(self)
         self._sender = Sender(self.dues, out / "studies", self.options.access, allow_plain=self.options.allow_plain)
 
     def go(self, inputs: Iterable[Input] = (), *, until: Callable[[], bool] | None = None) -> Summary:
         """Work until every study of `inputs` has ended and what is owed was sent.
 
         Args:
-            inputs: more can be given to `errands.put` meanwhile.
+            inputs: more can be given to `finder.put` meanwhile.
             until: keeps the run waiting for more inputs while it says False.
         """
         self._guarded(disk_guard, self.folder.out, self.options.limits.min_free_bytes)
@@ -82,7 +83,7 @@ class Run:
             return summary_of(self)
         self.folder.tidy()
         for source in inputs:
-            self.errands.put(source)
+            self.finder.put(source)
         greeting = self.options.greeting(self.predictor.bundle.folder, self.folder.key)
         started = [*self._hands] or [Hand() for _ in range(self.options.readers)]
         for hand in started:

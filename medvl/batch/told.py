@@ -16,14 +16,14 @@ def summary_of(run: Run) -> Summary:
     """How the studies of this run stand now; those that another run has in hand count as waiting."""
     cases, bare = [], 0
     for row in run.ledger.studies():
-        if row["case_id"] not in run.errands.seen:
+        if row["case_id"] not in run.finder.seen:
             continue
         bare += bool(run.options.kinds) and row["state"] == State.done and not row["objects"]
-        before = run.errands.seen[row["case_id"]]
+        before = run.finder.seen[row["case_id"]]
         status = row["state"] if row["state"] in ENDS else "waiting"
         status = before if before and status == "done" else status
         cases.append({"case_id": row["case_id"], "status": status, "reason": row["reason"] if status != "done" else ""})
-    owed = [row for row in run.dues.rows() if row["case_id"] in run.errands.seen]
+    owed = [row for row in run.dues.rows() if row["case_id"] in run.finder.seen]
     n_done = sum(case["status"] == "done" for case in cases)
     return Summary(
         cases,

@@ -29,7 +29,7 @@ from night import (
 from orthanc import LOGIN, Pacs, free_port, new_pacs
 from pydicom import dcmread
 
-from medvl.batch import errands
+from medvl.batch import finder
 from medvl.batch.dues import Dues
 from medvl.batch.ledger import Ledger
 from medvl.batch.options import Options
@@ -201,7 +201,7 @@ def test_a_connection_that_breaks_while_images_come(
     pacs: Pacs, patients: Sequence[Path], demo: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload(pacs.start(), patients[0])
-    monkeypatch.setattr(errands, "WAITS_S", (0.1, 0.2))
+    monkeypatch.setattr(finder, "WAITS_S", (0.1, 0.2))
     with cutting(pacs.http, cuts=1000) as cutter:
         address = web(f"dicomweb+http://127.0.0.1:{cutter.port}/dicom-web?ModalitiesInStudy=CT")
         broken = run(demo, tmp_path / "R", [address])
@@ -222,7 +222,7 @@ def test_a_connection_that_breaks_while_images_come(
 def test_a_pacs_that_is_down_when_it_is_asked(
     pacs: Pacs, patients: Sequence[Path], demo: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(errands, "WAITS_S", (0.1, 0.1))
+    monkeypatch.setattr(finder, "WAITS_S", (0.1, 0.1))
     address = web(f"{pacs.web}?ModalitiesInStudy=CT")
     down = run(demo, tmp_path / "R", [address])
     assert ([(c["status"], c["reason"]) for c in down.cases], exit_code(down)) == ([("failed", "pacs_unreachable")], 3)

@@ -1,0 +1,106 @@
+"""Making DICOM objects of finished studies."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from medvl.batch import finder
+from medvl.batch.hand import ChildError, Hand, Here, KilledError
+from medvl.errors import InputError
+from medvl.network.errors import retryable
+from medvl.records import Reason
+
+if TYPE_CHECKING:
+    from medvl.batch.run import Run
+
+
+class Maker:
+    """The objects that the studies of a run still lack, made one study at a time.
+
+    Args:
+        run: whose they are.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._lock = threading.Lock()
+        self._making: set[str] = set()
+        self._not_given: set[str] = set()  # images that are needed again, which the PACS does not give
+        self._failed: Counter[str] = Counter()
+
+    def left(self) -> bool:
+        """Whether a study lacks objects that this run can make, or is making."""
+        with self._lock:
+            return bool(self._run.options.kinds and (self._making or self._unmade()))
+
+    def make(self, hand: Hand | Here) -> bool:
+        """Make those of one study; False when none lacks any."""
+        run = self._run
+        if not run.options.kinds:
+            return False
+        with self._lock:
+            due = self._unmade()
+            if not due:
+                return False
+            case_id = due[0][0]
+            self._making.add(case_id)
+        try:
+            with run.meter.stage("make objects"):
+                self._make_one(hand, *due[0])
+        finally:
+            with self._lock:
+                self._making.discard(case_id)
+        return True
+
+    def _unmade(self) -> list[Any]:
+        """Studies whose objects nobody makes yet, less those that the PACS does not give in this run."""
+        busy = self._making | self._not_given
+        return [row for row in self._run.dues.unmade(len(busy) + 1) if row[0] not in busy]
+
+    def _make_one(self, hand: Hand | Here, case_id: str, source: dict[str, Any], series: dict[str, Any] | None) -> None:
+        run, study, spool = self._run, self._run.folder.folder(case_id), self._run.folder.out / "spool" / case_id
+        job = {
+            "op": "objects",
+            "source": source,
+            "series": series,
+            "study": str(study),
+            "out": str(study / "dicom"),
+            "kinds": list(run.options.kinds),
+            "spool": str(spool),
+            "study_bytes": run.options.limits.study_bytes,
+        }
+        reason: Reason | None = None
+        made: list[dict[str, Any]] = []
+        try:
+            made = self._objects(hand, job)
+        except InputError as error:
+            if retryable(error):
+                self._not_given.add(case_id)
+                return
+            reason = Reason(error.code, error.message)
+        except KilledError as error:
+            self._failed[case_id] += 1
+            if run.stop.set or self._failed[case_id] < run.options.limits.attempts:
+                return
+            reason = Reason(error.code, error.message)
+        except ChildError as error:
+            reason = Reason("internal_error", str(error))
+        run.dues.made(case_id, made, reason)
+        if reason is not None:
+            run.told(case_id, "no objects", reason.code)
+        shutil.rmtree(spool, ignore_errors=True)
+
+    def _objects(self, hand: Hand | Here, job: dict[str, Any]) -> list[dict[str, Any]]:
+        """What was made; images that are gone are asked for as long as for reading them."""
+        waits_s = iter(finder.WAITS_S)
+        while True:
+            try:
+                told, _ = hand.ask(job, self._run.options.limits.study_s)
+                return list(told["objects"])
+            except InputError as error:
+                wait_s = next(waits_s, None) if retryable(error) else None
+                if wait_s is None or self._run.stop.wait(wait_s):
+                    raise
