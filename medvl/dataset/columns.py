@@ -247,7 +247,9 @@ class _Mapping:
             close = difflib.get_close_matches(text, free, 1, 0.78)
             if close:
                 return f", did you mean {free[close[0]]}? --map {free[close[0]]}={_quoted(column)}"
-        return f"; it is not used. A covariate of its own: --map clinical_{_snake(column) or 'NAME'}={_quoted(column)}"
+        name = _snake(column) or "NAME"
+        given = _quoted(column)
+        return f"; not used. As a covariate: --map clinical_{name}={given}; as labels of a finding: --map label_FINDING={given}"
 
 
 def parse_map(texts: Iterable[str]) -> dict[str, list[str]]:

@@ -259,11 +259,10 @@ class _Reading:
         if time is None and start is not None and ("death_date" in days or "last_seen_date" in days):
             event = event if event is not None else "death_date" in days
             names = ("death_date", "last_seen_date") if event else ("last_seen_date", "death_date")
-            end = next((days[name] for name in names if name in days), None)
-            time = float((end - start).days) if end is not None else None
-            if time is not None and time < 0:
-                column = self.cell("death_date" if event else "last_seen_date")[1]
-                self.bad(column, "follow-up ends before it begins", "bad_outcome")
+            last = next(name for name in names if name in days)
+            time = float((days[last] - start).days)
+            if time < 0:
+                self.bad(self.cell(last)[1], "follow-up ends before it begins", "bad_outcome")
                 return None, None
         if (time is None) != (event is None) and not any(i.code == "bad_cell" for i in self.issues):
             self.issues.append(Issue(self.number, "bad_outcome", "time and event go together; one is missing, neither is used"))
