@@ -137,7 +137,8 @@ def _described(
 
 
 def _draw(key: str, data: dict[str, Any]) -> bool:
-    return not _component(key=key, data=data, on_failed_change=_ignore, on_renew_change=_renew).get("failed")
+    told = _component(key=key, data=data, on_failed_change=_ignore, on_renew_change=_renew).get("failed")
+    return told not in ("viewer", data["volume"]["id"])  # else another study failed before
 
 
 def default_window(study: Study) -> str:

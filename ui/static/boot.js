@@ -5,7 +5,7 @@ export default async function mount(component) {
     const viewer = await import(new URL(component.data.script, document.baseURI).href);
     return viewer.default(component);
   } catch (error) {
-    component.setStateValue("failed", String(error && error.message));
+    component.setStateValue("failed", "viewer");
     return undefined;
   }
 }

@@ -42,7 +42,7 @@ class Viewer {
     this.data = data;
     if (!this.tools) this.#begin(data);
     this.heading.textContent = data.title ?? "";
-    if (this.volume?.id !== data.volume.id || this.failed) this.#open(data);
+    if (this.volume?.id !== data.volume.id || (this.failed && this.pane.dataset.failed === "false")) this.#open(data);
     if (this.overlay?.id !== data.overlay?.id) this.#openHeat(data.overlay);
     if (data.cursor && this.jumped !== data.cursor.id) {
       this.jumped = data.cursor.id;
@@ -74,7 +74,7 @@ class Viewer {
     this.volume = volume;
     this.anchor = data.link?.anchor ?? null;
     this.pane.dataset.opened = ++this.opened;
-    this.pane.dataset.shown = this.pane.dataset.ready = "false";
+    this.pane.dataset.shown = this.pane.dataset.ready = this.pane.dataset.failed = "false";
     const [beside] = this.group ? partners(this) : [];
     const start = data.cursor?.index ?? (beside ? counterpart(beside, this) : volume.shape.map((n) => n / 2));
     this.cursor = start.map((n, axis) => this.#inside(n, axis));
@@ -100,12 +100,14 @@ class Viewer {
     });
   }
 
-  // Without the image there is nothing to draw: the page shows plain images instead.
+  // Without the image there is nothing to draw: the page shows plain images instead, or says why it has none.
   #failed(error) {
     if (error.name === "AbortError") return;
     this.failed = true;
     this.status.textContent = error.message;
-    if (!this.#recovers(error)) this.ask.fail(error.message);
+    if (this.#recovers(error)) return;
+    this.pane.dataset.failed = "true"; // one slice may have come before the others failed
+    this.ask.fail(this.volume.id);
   }
 
   // True for a dropped request, and for an expired link, which is asked for anew once per study.
@@ -261,7 +263,7 @@ export default function mount({ data, parentElement, setStateValue, setTriggerVa
   let viewer = viewers.get(parentElement);
   if (!viewer) {
     viewer = new Viewer(parentElement, {
-      fail: (message) => setStateValue("failed", message),
+      fail: (id) => setStateValue("failed", id),
       renew: () => setTriggerValue("renew", true),
     });
     viewers.set(parentElement, viewer);
