@@ -90,7 +90,11 @@ CheckpointOption = Annotated[
     float, typer.Option(metavar="MINUTES", min=0, help="Time between checkpoints; 0 writes one after every step.")
 ]
 TensorboardOption = Annotated[
-    bool, typer.Option("--tensorboard", help="Also write the curves for TensorBoard, in each stage's folder.")
+    bool | None,
+    typer.Option(
+        "--tensorboard/--no-tensorboard",
+        help="Write the curves for TensorBoard, in each stage's folder; default: where it is installed, as by the extra train.",
+    ),
 ]
 MlflowOption = Annotated[
     str | None,

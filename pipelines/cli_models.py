@@ -194,7 +194,7 @@ def train(
     parallel: ParallelOption = Parallel.ddp,
     threads: ThreadsOption = None,
     checkpoint_minutes: CheckpointOption = 2.0,
-    tensorboard: TensorboardOption = False,
+    tensorboard: TensorboardOption = None,
     mlflow: MlflowOption = None,
     start: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Begin with weights that `medvl import-release` wrote.")

@@ -65,7 +65,7 @@ def retrain(
     parallel: ParallelOption = Parallel.ddp,
     threads: ThreadsOption = None,
     checkpoint_minutes: CheckpointOption = 2.0,
-    tensorboard: TensorboardOption = False,
+    tensorboard: TensorboardOption = None,
     mlflow: MlflowOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show preset and stages; train and write nothing.")] = False,
 ) -> None:

@@ -55,7 +55,7 @@ def run(
     parallel: str = "ddp",
     threads: int | None = None,
     checkpoint_minutes: float = 2.0,
-    tensorboard: bool = False,
+    tensorboard: bool | None = None,
     mlflow: str | None = None,
     dry_run: bool = False,
 ) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ def run(
     parallel: str = "ddp",
     threads: int | None = None,
     checkpoint_minutes: float = 2.0,
-    tensorboard: bool = False,
+    tensorboard: bool | None = None,
     mlflow: str | None = None,
     start: Path | None = None,
     dry_run: bool = False,
@@ -76,7 +77,7 @@ def run(
         parallel: ddp or fsdp, when torchrun started several processes.
         threads: of torch in each process.
         checkpoint_minutes: between checkpoints.
-        tensorboard: also write events.
+        tensorboard: also write events; None where it is installed.
         mlflow: folder or address of a tracking server that gets the curves and the bundle's hash.
         start: weights that `medvl import-release` wrote, to begin with.
         dry_run: only say what would be done.
@@ -118,7 +119,7 @@ def run(
 
 
 def machine_of(
-    device: str, parallel: str, threads: int | None, minutes: float, tensorboard: bool, mlflow: str | None = None
+    device: str, parallel: str, threads: int | None, minutes: float, tensorboard: bool | None, mlflow: str | None = None
 ) -> Machine:
     """How the run uses the machine.
 
@@ -133,7 +134,8 @@ def machine_of(
         raise ConfigError(f"parallel is {parallel}; known: ddp, fsdp")
     if threads is not None:
         torch.set_num_threads(threads)
-    return Machine(device, "ddp" if parallel == "ddp" else "fsdp", 60 * minutes, tensorboard, mlflow)
+    events = find_spec("tensorboard") is not None if tensorboard is None else tensorboard
+    return Machine(device, "ddp" if parallel == "ddp" else "fsdp", 60 * minutes, events, mlflow)
 
 
 def _run(job: Job) -> int:
