@@ -212,7 +212,7 @@ def work(run: Run, inputs: Iterable[Input] = (), until: Callable[[], bool] | Non
         nonlocal ended
         with lock:
             ended += status not in ("no objects", "waits")
-            warn(f"[{ended}/{max(ended, len(run.finder.seen))}] study {case_id}: {status}{f' ({reason})' if reason else ''}")
+            warn(f"[{ended}/{max(ended, run.finder.expected)}] study {case_id}: {status}{f' ({reason})' if reason else ''}")
 
     run.tell(told)
     with terminable():

@@ -48,6 +48,11 @@ class Finder:
         """Whether the studies of an input are not all in the ledger yet."""
         return bool(self._open)
 
+    @property
+    def expected(self) -> int:
+        """Studies seen so far, and one for each input that nobody has looked at yet."""
+        return len(self.seen) + self._inputs.qsize()
+
     def put(self, source: Input) -> None:
         """One more input."""
         with self._lock:
