@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -147,12 +148,22 @@ class Receiver:
     def stop(self) -> None:
         """End the associations and stop listening. Studies that are not complete go on at the next start."""
         self._stop.set()
+        self._hang_up()
         self._entity.shutdown()
         self._keeper.join()
         for association in list(self._peers):
             association.join(STOP_S)
         self._forget()
         self._spool.close()
+
+    def _hang_up(self) -> None:
+        """Close connections that hold no association: refused, over, or not begun. pynetdicom cannot abort what is none."""
+        for association, peer in list(self._peers.items()):
+            if association.is_established or peer.raw is None:
+                continue
+            with suppress(OSError):  # it is closed already
+                peer.raw.shutdown(socket.SHUT_RDWR)
+            association.join(STOP_S)
 
     def __enter__(self) -> Receiver:
         return self.start()

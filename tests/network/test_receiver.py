@@ -23,6 +23,7 @@ from network_ct import ct, new_uid, write
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, build_context
+from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
 
@@ -132,6 +133,18 @@ def test_who_is_not_allowed_is_refused(
     with receiving(tmp_path, inbox, **options) as receiver, pytest.raises(InputError) as caught:
         store_scu.echo(peer(receiver, calling or "ANY", called))
     assert caught.value.code == "pacs_refused"
+
+
+def test_connections_without_association_end_quietly(tmp_path: Path, inbox: Inbox) -> None:
+    entity = AE(ae_title="OTHER")
+    entity.add_requested_context("1.2.840.10008.1.1")
+    with receiving(tmp_path, inbox) as receiver:
+        silent = socket.create_connection(("127.0.0.1", receiver.port), timeout=10)
+        assert entity.associate("127.0.0.1", receiver.port, ae_title="MEDVL").is_rejected
+        until(lambda: len(receiver._peers) > 0)
+    with silent:  # a thread of pynetdicom that fails while we stop fails this test
+        assert silent.recv(1) == b"", "hung up, nothing said"
+    assert not [t for t in threading.enumerate() if isinstance(t, Association) and t.is_acceptor]
 
 
 def test_anybody_may_send_when_asked_for(tmp_path: Path, inbox: Inbox) -> None:
