@@ -26,12 +26,10 @@ class Picture:
         early: reads axial slice k, (H, W), before the others have come; None where that is no faster.
     """
 
-    def __init__(
-        self, voxels: NDArray[Any] | Future[NDArray[Any]], geometry: Geometry, *, dtype: str = "<i2", early: Early | None = None
-    ) -> None:
+    def __init__(self, voxels: NDArray[Any] | Future[NDArray[Any]], geometry: Geometry, *, early: Early | None = None) -> None:
         self.geometry, self._early = geometry, early
         self._coming = voxels if isinstance(voxels, Future) else _there(voxels)
-        self.dtype = np.dtype(dtype) if isinstance(voxels, Future) else voxels.dtype
+        self.dtype = np.dtype("<i2") if isinstance(voxels, Future) else voxels.dtype  # what comes later are images
 
     @property
     def voxels(self) -> NDArray[Any]:

@@ -15,7 +15,7 @@ from .pictures import Early, Picture, reading
 from .results import source_of, study_file
 
 if TYPE_CHECKING:
-    from medvl.imaging.load import Entry
+    from medvl.dicom.series import Series
 
 DISPLAY_AXES = "SPL"
 _PAIRS = {"R": "L", "L": "R", "A": "P", "P": "A", "I": "S", "S": "I"}
@@ -120,15 +120,14 @@ def _source_picture(path: Path, series_key: str) -> Picture:
         except Exception as error:
             raise _unreadable(error) from error
 
-    return Picture(reading(voxels), _way_up(entry.geometry)[2], early=_early(entry))
+    return Picture(reading(voxels), _way_up(entry.geometry)[2], early=_early(entry.series, entry.geometry))
 
 
-def _early(entry: Entry) -> Early | None:
+def _early(series: Series, geometry: Geometry) -> Early | None:
     """Reads one axial slice as `upright` would turn it; None where it is not one image of the series as stored."""
     from medvl.dicom.read import read_frames
 
-    series, geometry = entry.series, entry.geometry
-    if series is None or geometry is None or series.geometry != series.stored:
+    if series.geometry != series.stored:
         return None
     order, flips, _ = _way_up(geometry)
     if order[0] != 0:

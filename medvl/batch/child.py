@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.batch import wire
-from medvl.batch.last_found import LastFound
+from medvl.batch.last_found import KEPT, LastFound
 from medvl.data.identity import keyed_id
 from medvl.errors import InputError
 from medvl.imaging.load import Entry, Loaded, Study, load
@@ -87,7 +87,7 @@ class Child:
         if not len(loaded):
             raise _nothing(loaded)
         found = [_found(study, Path(job["path"]), self.key) for study in loaded]
-        for study, told in zip(loaded, found, strict=True):
+        for study, told in list(zip(loaded, found, strict=True))[:KEPT]:  # which are read first
             if "series" in told:
                 self._last.keep(told["source"]["path"], study.entries[0])
         return {"studies": found}, []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from medvl.imaging.load import Entry
 
-_KEPT = 2  # headers of a study take some megabytes
+KEPT = 2  # headers of a study take some megabytes
 Stamp = tuple[tuple[int, int, int, int, int], ...]
 
 
@@ -23,7 +23,7 @@ class LastFound:
         if stamp is None:
             return
         self._kept[path, entry.names] = entry, stamp
-        while len(self._kept) > _KEPT:
+        while len(self._kept) > KEPT:
             del self._kept[next(iter(self._kept))]
 
     def take(self, path: str, names: Iterable[str]) -> Entry | None:

@@ -198,15 +198,14 @@ class Ledger:
         """Say that this process lives: its studies and deliveries stay its own."""
         until = time.time() + self.lease_s
         with self.writing() as db:
-            mine = (studies.c.owner == self.owner) & (studies.c.state == State.running)
-            db.execute(studies.update().where(mine).values(lease_until=until))
+            db.execute(studies.update().where(self._in_hand).values(lease_until=until))
             ours = (deliveries.c.owner == self.owner) & (deliveries.c.state == Sending.waiting)
             db.execute(deliveries.update().where(ours).values(lease_until=until))
 
     def end(self, case_id: str, how: Ended, targets: Sequence[str] = ()) -> bool:
         """A study ends, and with it what has to be sent where is entered; False when it no longer belongs to this process."""
         with self.writing() as db:
-            mine = (studies.c.case_id == case_id) & (studies.c.owner == self.owner) & (studies.c.state == State.running)
+            mine = (studies.c.case_id == case_id) & self._in_hand
             values = {
                 "state": how.state,
                 "reason": how.reason,
@@ -238,7 +237,7 @@ class Ledger:
         with self.writing() as db:
             values: dict[str, Any] = {"state": State.queued, "owner": None, "reason": reason, "message": message}
             values |= {"attempts": studies.c.attempts - 1, "not_before": time.time() + wait_s}
-            mine = (studies.c.case_id == case_id) & (studies.c.owner == self.owner) & (studies.c.state == State.running)
+            mine = (studies.c.case_id == case_id) & self._in_hand
             db.execute(studies.update().where(mine).values(**values))
             note(db, case_id, "queued again", reason)
 
@@ -260,7 +259,7 @@ class Ledger:
     def untouched(self, case_ids: Sequence[str]) -> None:
         """Put studies back as if they had not been begun: the run stops for a reason that is not theirs."""
         with self.writing() as db:
-            mine = studies.c.case_id.in_(case_ids) & (studies.c.owner == self.owner) & (studies.c.state == State.running)
+            mine = studies.c.case_id.in_(case_ids) & self._in_hand
             db.execute(studies.update().where(mine).values(state=State.queued, owner=None, attempts=studies.c.attempts - 1))
 
     def studies(self) -> list[dict[str, Any]]:
@@ -290,15 +289,18 @@ class Ledger:
 
     def to_do(self) -> bool:
         """Whether a study is queued or belongs to this process: one question, for a study may go back to the queue meanwhile."""
-        mine = (studies.c.owner == self.owner) & (studies.c.state == State.running)
         with self.reading() as db:
-            return bool(db.execute(sa.select(sa.exists().where((studies.c.state == State.queued) | mine))).scalar())
+            return bool(db.execute(sa.select(sa.exists().where((studies.c.state == State.queued) | self._in_hand))).scalar())
 
     def mine(self) -> list[str]:
         """Ids of the studies that belong to this process."""
         with self.reading() as db:
-            query = sa.select(studies.c.case_id).where((studies.c.owner == self.owner) & (studies.c.state == State.running))
-            return list(db.execute(query).scalars())
+            return list(db.execute(sa.select(studies.c.case_id).where(self._in_hand)).scalars())
+
+    @property
+    def _in_hand(self) -> sa.ColumnElement[bool]:
+        """Of a study: this process works on it."""
+        return (studies.c.owner == self.owner) & (studies.c.state == State.running)
 
 
 def _row(case: Case, answers: str, now: float) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Viewer {
     this.data = data;
     if (!this.tools) this.#begin(data);
     this.heading.textContent = data.title ?? "";
-    if (this.volume?.id !== data.volume.id || (this.failed && this.pane.dataset.failed === "false")) this.#open(data);
+    if (this.volume?.id !== data.volume.id || this.failed === "for now") this.#open(data);
     if (this.overlay?.id !== data.overlay?.id) this.#openHeat(data.overlay);
     if (data.cursor && this.jumped !== data.cursor.id) {
       this.jumped = data.cursor.id;
@@ -68,7 +68,7 @@ class Viewer {
   #open(data) {
     this.loading?.abort();
     this.loading = new AbortController();
-    this.failed = false;
+    this.failed = "";
     this.jumped = null;
     const volume = new Volume(data.volume);
     this.volume = volume;
@@ -103,9 +103,9 @@ class Viewer {
   // Without the image there is nothing to draw: the page shows plain images instead, or says why it has none.
   #failed(error) {
     if (error.name === "AbortError") return;
-    this.failed = true;
     this.status.textContent = error.message;
-    if (this.#recovers(error)) return;
+    this.failed = this.#recovers(error) ? "for now" : "for good";
+    if (this.failed === "for now") return;
     this.pane.dataset.failed = "true"; // one slice may have come before the others failed
     this.ask.fail(this.volume.id);
   }
