@@ -40,9 +40,6 @@ def test_killed_three_times_and_never_are_the_same(tmp_path: Path) -> None:
     assert killed >= 2
     assert run(words).returncode == 0
 
-    (whole / "stages").mkdir(parents=True)
-    for made in (cut / "stages").glob("tokenizer-*"):  # trained anew in every folder, and not always alike
-        (whole / "stages" / made.name).write_bytes(made.read_bytes())
     assert run(command("medslip-small", whole, steps=STEPS)).returncode == 0
     assert set(digests(whole)) == {"text", "concepts"}
     assert digests(cut) == digests(whole)
