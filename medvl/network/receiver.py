@@ -163,6 +163,7 @@ class Receiver:
                 continue
             with suppress(OSError):  # it is closed already
                 peer.raw.shutdown(socket.SHUT_RDWR)
+            association.dul.to_user_queue.put(None)  # type: ignore[arg-type]  # what its thread finds when no greeting comes
             association.join(STOP_S)
 
     def __enter__(self) -> Receiver:

@@ -121,6 +121,7 @@ def signed_in(tab: "sync_api.Page", url: str, name: str) -> None:
     tab.wait_for_selector(READY)
 
 
+@pytest.mark.slow
 def test_two_users_at_once_do_not_mix(browser, shared_url: str) -> None:
     with watched(browser) as first, watched(browser) as second:  # each with cookies of its own
         signed_in(first, shared_url, "ada")
