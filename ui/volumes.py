@@ -60,7 +60,7 @@ def _int16(hu: NDArray[Any]) -> NDArray[Any]:
 def heat_picture(evidence: NDArray[Any], geometry: Geometry) -> Picture:
     """(D, H, W) evidence in 0..1, or uint8 in 0..255, as a uint8 picture on its own grid."""
     values = np.nan_to_num(np.asarray(evidence, dtype=np.float32))
-    scale = 255.0 if float(values.max(initial=0.0)) <= 1.0 else 1.0
+    scale = 255.0 if float(values.max(initial=0.0)) < 1.001 else 1.0
     return Picture(np.ascontiguousarray(np.clip(np.rint(values * scale), 0, 255), dtype=np.uint8), geometry)
 
 

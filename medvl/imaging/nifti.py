@@ -99,7 +99,9 @@ def read_labels(path: str | os.PathLike[str]) -> tuple[NDArray[Any], Geometry]:
     return values.astype(np.min_scalar_type(int(high))), geometry
 
 
-def write_nifti(data: Volume | NDArray[Any], geometry: Geometry | None, path: str | os.PathLike[str]) -> None:
+def write_nifti(
+    data: Volume | NDArray[Any], geometry: Geometry | None, path: str | os.PathLike[str], *, scale: float = 1.0
+) -> None:
     """Write `data` so that it is either there whole or not at all; equal data gives equal bytes.
 
     The header holds geometry and nothing else: no description, no names. sform is set, and qform too where the grid is
@@ -109,6 +111,7 @@ def write_nifti(data: Volume | NDArray[Any], geometry: Geometry | None, path: st
         data: a volume, or (D, H, W) int16, float32, uint8 or bool (written as uint8).
         geometry: where `data` lies; None takes that of the volume.
         path: ending in .nii or .nii.gz; its folder must exist.
+        scale: what a stored step stands for; readers multiply by it.
 
     Raises:
         ValueError: another dtype or suffix, an array without geometry, or one that does not fit it.
@@ -126,12 +129,12 @@ def write_nifti(data: Volume | NDArray[Any], geometry: Geometry | None, path: st
     with whole(path) as part, part.open("xb") as file:
         if path.suffix == ".gz":
             with gzip.GzipFile("", "wb", _GZIP_LEVEL, cast(BinaryIO, file), mtime=0) as packed:
-                _write_body(packed.write, array, place)
+                _write_body(packed.write, array, place, scale)
         else:
-            _write_body(file.write, array, place)
+            _write_body(file.write, array, place, scale)
 
 
-def _write_body(write: Callable[[Any], Any], array: NDArray[Any], geometry: Geometry) -> None:
+def _write_body(write: Callable[[Any], Any], array: NDArray[Any], geometry: Geometry, scale: float) -> None:
     """Header, empty extension block and voxels, slice by slice."""
     header = nib.Nifti1Header(endianness="<")
     header.set_data_dtype(array.dtype)
@@ -145,7 +148,7 @@ def _write_body(write: Callable[[Any], Any], array: NDArray[Any], geometry: Geom
         header["pixdim"][1:4] = geometry.spacing_mm[::-1]
     header["vox_offset"] = 352
     header["magic"] = b"n+1"
-    header["scl_slope"], header["scl_inter"] = 1.0, 0.0
+    header["scl_slope"], header["scl_inter"] = scale, 0.0
     write(header.binaryblock + bytes(4))
     little = array.dtype.newbyteorder("<")
     for plane in array:
