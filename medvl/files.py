@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -24,6 +26,11 @@ def replace_text(path: Path, text: str, mode: int = 0o666) -> None:
     """Write a UTF-8 text file in one move, with the permissions `mode` less the process's mask."""
     with whole(path) as part, os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
         file.write(text)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write values as indented JSON in one move."""
+    replace_text(path, json.dumps(values, indent=1) + "\n")
 
 
 def settle(folder: Path) -> None:

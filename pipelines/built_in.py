@@ -10,6 +10,7 @@ from medvl.errors import BundleError, ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from medvl.models.store import BundleStore, Entry
+    from medvl.recipe import Recipe
 
 PROMOTED = "promoted"
 
@@ -75,6 +76,13 @@ def recipe_file(name: str) -> Path:
         ConfigError: neither.
     """
     return _file("recipe", name)
+
+
+def recipe_called(name: str) -> Recipe | None:
+    """The built-in recipe of that name, which made the built-in bundle of that name; None where there is none."""
+    from medvl.recipe import load_recipe
+
+    return load_recipe(recipe_file(name)) if name in recipes() else None
 
 
 def protocols() -> dict[str, str]:

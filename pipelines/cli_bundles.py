@@ -176,6 +176,24 @@ def bundles_history(*, store: StoreOption = None, as_json: JsonOption = False) -
     raise typer.Exit(verb.history(store, as_json=as_json))
 
 
+@bundles_app.command(
+    "narrow",
+    epilog=examples("medvl bundles narrow phantom-demo --kind kidney --out kidneys"),
+)
+def bundles_narrow(
+    bundle: AnyArgument,
+    *,
+    kind: Annotated[list[str], typer.Option(metavar="NAME", help="A kind of region to keep; may be repeated.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Write the bundle here; its name becomes that of DIR.")],
+    store: StoreOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the part of a bundle that answers for some kinds of region, for a place whose scans or reports hold no others."""
+    from . import bundles_narrow as verb
+
+    raise typer.Exit(verb.run(bundle, kind, out, store, as_json=as_json))
+
+
 @bundles_app.command("diff", epilog=examples("medvl bundles diff phantom-demo promoted"))
 def bundles_diff(before: AnyArgument, after: AnyArgument, *, store: StoreOption = None, as_json: JsonOption = False) -> None:
     """Tell what differs: input contract, questions, thresholds, provenance, and how far each part of the weights moved."""

@@ -95,8 +95,8 @@ def of_table(predictor: Predictor, table: Path, cache: Path) -> Iterator[tuple[s
     from .locate import Locator
 
     read = open_studies(table)
-    locate = Locator(predictor.bundle.folder, predictor.contract.names)
-    cohorts = build_table(cache, read, predictor.contract, locate, locate_key=predictor.bundle.sha256)
+    locate, beyond = Locator(predictor.bundle.folder, predictor.contract.names), predictor.prepare.localiser.config.regions
+    cohorts = build_table(cache, read, predictor.contract, locate, locate_key=predictor.bundle.sha256, beyond=beyond)
     for split, cohort in cohorts.items():
         with _bar(f"{split} cases") as told:
             yield split, embed_cohort(predictor, cohort, {"cohort": "table", "split": split, "way": "scans"}, told)

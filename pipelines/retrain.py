@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from medvl.errors import BundleError
 
-from .built_in import bundle_folder, plan_file, recipe_file, recipes
+from .built_in import bundle_folder, plan_file, recipe_called, recipe_file
 from .console import say, table, warn
 from .progress import Shown, Told
 from .signals import Stopped, first, stoppable
@@ -127,8 +127,7 @@ def _recipe(wanted: Wanted, parent: Bundle) -> Recipe:
 
     if wanted.recipe is not None:
         return load_recipe(recipe_file(wanted.recipe))
-    built_in = load_recipe(recipe_file(parent.name)) if parent.name in recipes() else None
-    return recipe_of(parent, built_in)
+    return recipe_of(parent, recipe_called(parent.name))
 
 
 def _candidate(order: Order) -> Candidate:

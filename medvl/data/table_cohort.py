@@ -118,6 +118,7 @@ def build_table(
     locate: Locate | None = None,
     *,
     locate_key: str = "",
+    beyond: Sequence[str] = (),
     min_confidence: float = MIN_CONFIDENCE,
     workers: int = 1,
     progress: Progress | None = None,
@@ -134,6 +135,7 @@ def build_table(
         locate: volume and scan to {region: (centre LPS mm, confidence)}; centres in the table stand above it. With several
             workers it must be picklable.
         locate_key: changes when `locate` would say something else, such as the hash of a localiser's bundle.
+        beyond: regions whose centres the table may give although the contract has no such region.
         min_confidence: a region less sure than this is not taken.
         workers: processes.
         progress: called with (split, done, total).
@@ -142,7 +144,7 @@ def build_table(
         ConfigError: grids differ, a centre column names no region, nothing says where regions lie, or no case can be used.
     """
     common_grid(contract)
-    _check_places(table, contract, locate)
+    _check_places(table, contract, locate, beyond)
     facts = json.dumps([TABLE_VERSION, contract.hash, locate_key, min_confidence])
     n_phases = max(len(case.scans) for case in table.cases)
     cohorts, rejects = {}, list[dict[str, Any]]()
@@ -186,9 +188,9 @@ def _one_split(
     return open_cohort(place), _rejects(split, cases, told_cases, notes, used)
 
 
-def _check_places(table: Table, contract: Contract, locate: Locate | None) -> None:
+def _check_places(table: Table, contract: Contract, locate: Locate | None, beyond: Sequence[str]) -> None:
     for name in table.center_regions:
-        if name not in contract.names:
+        if name not in (*contract.names, *beyond):
             raise ConfigError(
                 f"the table gives centres of {name!r}, which is no region of this recipe{nearest(name, contract.names)}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -12,7 +11,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
@@ -20,6 +18,7 @@ from medvl import __version__
 from medvl.errors import ConfigError, did_you_mean
 from medvl.evaluation.calibration import Method
 from medvl.evaluation.embedded import Embedded
+from medvl.files import write_json
 from medvl.heads.answering import Answering
 from medvl.heads.fitting import Fitted, Regions, fit_findings, reference_of
 from medvl.heads.ways import Streams, Towers
@@ -28,7 +27,7 @@ from medvl.models.bundle import Bundle, seal
 from medvl.text.clauses import binary_attributes
 from medvl.text.labels import extract_text
 from medvl.text.ontology import Ontology, built_in
-from medvl.text.prompts import Finding, FindingList, load_findings
+from medvl.text.prompts import Finding, FindingList, as_yaml, load_findings
 
 Against = Literal["said", "truth"]
 
@@ -199,17 +198,14 @@ def _write(
     """The bundle's files with list, bank, calibrations and limits changed."""
     shutil.copytree(bundle.folder, out)
     asked = {f.key for f in answering.findings.findings}
-    (out / "findings.yaml").write_text(
-        yaml.safe_dump(merged.model_dump(mode="json", exclude_defaults=True), sort_keys=False, allow_unicode=True, width=120),
-        encoding="utf-8",
-    )
+    (out / "findings.yaml").write_text(as_yaml(merged), encoding="utf-8")
     if isinstance(answering, Towers):
         bank = {**bundle.tensors("bank.safetensors"), **answering.bank}
         save_file({name: pair.contiguous() for name, pair in bank.items()}, out / "bank.safetensors")
     kept = {key: fit for key, fit in bundle.values("calibration.json").items() if key not in asked}
     limits = {key: limit for key, limit in drawn["limits"].items() if key not in asked} | fitted.limits
-    _json(out / "calibration.json", kept | {key: fit.as_dict() for key, fit in fitted.calibrations.items()})
-    _json(out / "paraphrases.json", {**drawn, "limits": limits})
+    write_json(out / "calibration.json", kept | {key: fit.as_dict() for key, fit in fitted.calibrations.items()})
+    write_json(out / "paraphrases.json", {**drawn, "limits": limits})
     return out
 
 
@@ -217,7 +213,7 @@ def _seal(folder: Path, bundle: Bundle, fitted: Fitted, told: Mapping[str, Any])
     metrics = bundle.values("metrics.json")
     metrics["validation_auroc"] = {**metrics.get("validation_auroc", {}), **fitted.auroc}
     metrics["calibrated"] = [*metrics.get("calibrated", []), {**told, "from": bundle.sha256}]
-    _json(folder / "metrics.json", metrics)
+    write_json(folder / "metrics.json", metrics)
     (folder / "README.md").write_text(_card(bundle.text("README.md"), fitted, told), encoding="utf-8")
     return seal(folder, folder.name, f"medvl {__version__}")
 
@@ -233,7 +229,3 @@ def _card(card: str, fitted: Fitted, told: Mapping[str, Any]) -> str:
     who = f"by {told['method']}, against {labels}, on validation patients of: {told['cohort'].get('cohort')}."
     card = f"{card.rstrip()}\n\n## Calibrated since\n\n{len(fitted.auroc)} findings, {who}\n"
     return card + "\n".join(["", "| finding added | validation AUROC |", "|---|---|", *added, ""] if added else [])
-
-
-def _json(path: Path, values: Any) -> None:
-    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

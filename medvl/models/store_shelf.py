@@ -38,6 +38,13 @@ def default_folder() -> Path:
     return Path(os.environ.get("XDG_DATA_HOME") or usual) / "medvl" / "store"
 
 
+def _made_from(bundle: Bundle) -> str | None:
+    """SHA-256 of the bundle that a bundle was retrained from or is a part of, as its provenance says."""
+    told = bundle.values("provenance.json") if "provenance.json" in bundle else {}
+    above = told.get("parent") or told.get("narrowed_from") or {}
+    return above.get("sha256")
+
+
 @dataclass(frozen=True)
 class Entry:
     """One bundle of a store and where it came from.
@@ -134,6 +141,7 @@ class Shelf:
         Args:
             bundle_folder: of the bundle.
             parent: SHA-256 of the bundle it was made from, or its folder, which is then added too, so that one can go back to it.
+                None for what the bundle itself says.
             data_sha256: of the data set it learned from.
             recipe: how, as plain values or text.
             code_version: by which software.
@@ -144,7 +152,7 @@ class Shelf:
             ConfigError: the gate judged another bundle.
         """
         opened = open_bundle(bundle_folder)
-        above = self.add(parent).sha256 if isinstance(parent, Path) else parent
+        above = self.add(parent).sha256 if isinstance(parent, Path) else parent or _made_from(opened)
         with self.locked():
             entry = self._take_in(opened)
             entry = replace(

@@ -117,13 +117,15 @@ def cohorts_of(order: Order) -> dict[str, Cohort]:
     Raises:
         ConfigError: a split has no usable study.
     """
+    localiser = LocaliserConfig.model_validate(order.parent.values("model.json")["localiser"])
     found = build_table(
         order.out / "cohorts",
         order.table,
         order.parent.contract if not order.fresh else order.recipe.input_contract,
         order.locate,
         locate_key=order.parent.sha256,
-        min_confidence=float(order.parent.values("model.json")["localiser"]["min_confidence"]),
+        beyond=localiser.regions,
+        min_confidence=localiser.min_confidence,
         workers=max(order.recipe.workers, os.cpu_count() or 1),
         progress=lambda split, done, total: order.progress(f"{split} crops", done, total, {}),
     )
@@ -188,6 +190,7 @@ def _settled(order: Order, asked: dict[str, Any], recipe: Recipe, cohorts: Mappi
 
 def _probe(order: Order, recipe: Recipe, cohorts: Mapping[str, Cohort]) -> dict[str, Any]:
     work = _workspace(order, recipe, cohorts)
+    _told_of_all(work)
     trained = Trained(_system(order, work), recipe.kinds)
     for stage in recipe.stages:
         for name, options in stage.objectives.items():
@@ -261,9 +264,11 @@ def _told_of_all(work: Workspace) -> None:
     for split, parts in (("training", work.train), ("validation", work.validation)):
         for name, part in parts.items():
             if not len(part):
+                others = " ".join(f"--kind {kind}" for kind, held in parts.items() if len(held))
+                without = f"begin from a bundle without it (medvl bundles narrow PARENT {others} --out DIR)" if others else ""
                 raise ConfigError(
                     f"no report of the {split} patients speaks of a usable region of kind {name}, and the model answers for it; "
-                    "take a bundle or a --recipe without that kind, or add reports that do"
+                    + " or ".join(filter(None, (without, "add reports that do")))
                 )
 
 

@@ -115,6 +115,12 @@ class FindingList(BaseModel):
         return self if len(kept) == len(self.findings) else FindingList(name=self.name, findings=kept)
 
 
+def as_yaml(findings: FindingList) -> str:
+    """YAML text of a list, which `load_findings` reads back."""
+    values = findings.model_dump(mode="json", exclude_defaults=True)
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+
+
 def load_findings(source: Path | str | dict[str, Any]) -> FindingList:
     """A findings list from a YAML file, YAML text or plain values.
 

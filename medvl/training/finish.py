@@ -17,6 +17,7 @@ from torch import Tensor
 
 from medvl import __version__
 from medvl.evaluation.outliers import IMAGE_SPREAD, Familiarity, fit
+from medvl.files import write_json
 from medvl.heads.answering import Answering, Read
 from medvl.heads.fitting import Fitted, Regions, choose_prior, fit_findings, reference_of
 from medvl.heads.paraphrases import DRAWS
@@ -142,7 +143,7 @@ def export(
         "recipe.json": as_plain(work.recipe),
         "provenance.json": {"software": f"medvl {__version__}", **(provenance or {})},
     }.items():
-        (folder / name).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / name, values)
     work.tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "findings.yaml").write_text(findings_text, encoding="utf-8")
     (folder / "README.md").write_text(

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from medvl.imaging.nifti import write_nifti
 from medvl.models.bundle import open_bundle
 from medvl.models.store import BundleStore
 from medvl.records import Volume
+from medvl.retraining.narrow import narrow
 from medvl_pipelines import retrain as verb
 from medvl_pipelines.gate import EXIT_FAILED
 
@@ -72,6 +74,7 @@ def finished(tiny_run: Tiny, dataset: Path, plan: str, tmp_path_factory: pytest.
     return out
 
 
+@pytest.mark.slow
 def test_the_candidate_says_where_it_comes_from(finished: Path, tiny_run: Tiny, dataset: Path) -> None:
     bundle, parent = open_bundle(finished / "bundle"), open_bundle(tiny_run.bundle)
     told = bundle.values("provenance.json")
@@ -86,6 +89,7 @@ def test_the_candidate_says_where_it_comes_from(finished: Path, tiny_run: Tiny, 
     assert json.loads((finished / "gate" / "gate.json").read_text())["after"]["sha256"] == bundle.sha256
 
 
+@pytest.mark.slow
 def test_the_same_call_again_trains_nothing(
     finished: Path, tiny_run: Tiny, dataset: Path, plan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +105,7 @@ def test_another_folder_ends_in_the_same_bundle(finished: Path, tiny_run: Tiny, 
     assert open_bundle(tmp_path / "run" / "bundle").sha256 == open_bundle(finished / "bundle").sha256
 
 
+@pytest.mark.slow
 def test_mlflow_gets_a_new_bundle_and_no_old_one(
     finished: Path, tiny_run: Tiny, dataset: Path, plan: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,17 +118,27 @@ def test_mlflow_gets_a_new_bundle_and_no_old_one(
     assert noted == [("noted", open_bundle(finished / "bundle").sha256)]
 
 
+@pytest.mark.slow
 def test_a_folder_of_another_retraining_is_refused(finished: Path, tiny_run: Tiny, dataset: Path) -> None:
     with pytest.raises(ConfigError, match="another plan"):
         verb.run(wanted(tiny_run, dataset, "continue", finished))
 
 
 @pytest.mark.slow
-def test_reports_that_leave_a_kind_out_are_refused_by_its_name(tiny_run: Tiny, plan: str, tmp_path: Path) -> None:
+def test_reports_that_leave_a_kind_out_need_a_parent_without_it(tiny_run: Tiny, plan: str, tmp_path: Path) -> None:
     (tmp_path / "silent").mkdir()
     dataset = studies(tmp_path / "silent", chest="")
-    with pytest.raises(ConfigError, match="region of kind chest"):
+    with pytest.raises(ConfigError, match=r"region of kind chest.*narrow PARENT --kind kidney --out"):
         verb.run(wanted(tiny_run, dataset, plan, tmp_path / "run"))
+    begun = narrow(open_bundle(tiny_run.bundle), ["kidney"], tmp_path / "kidneys").bundle
+    told = replace(wanted(tiny_run, dataset, plan, tmp_path / "again"), parent=str(begun.folder))
+    assert verb.run(told) in (0, EXIT_FAILED)
+    candidate = open_bundle(tmp_path / "again" / "bundle")
+    assert list(candidate.kinds) == ["kidney"]
+    assert candidate.contract.names == ("kidney_left", "kidney_right")
+    provenance = candidate.values("provenance.json")
+    assert provenance["parent"]["sha256"] == begun.sha256
+    assert provenance["parent_provenance"]["narrowed_from"]["sha256"] == open_bundle(tiny_run.bundle).sha256
 
 
 def test_a_dry_run_writes_nothing(
@@ -134,6 +149,7 @@ def test_a_dry_run_writes_nothing(
     assert "Preset cpu" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_no_identifier_of_the_spreadsheet_is_in_the_folder(finished: Path) -> None:
     """Patients are called MRN-000 and so on in the manifest; weights, checkpoints, crops and file names are searched."""
     found = [
