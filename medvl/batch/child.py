@@ -102,7 +102,7 @@ class Child:
         fetched = time.perf_counter()
         volume = entry.read()
         read = time.perf_counter()
-        prepared = self.prepare(volume, age_years=entry.facts.get("age_years"))
+        prepared = self.prepare(volume, age_years=entry.age_years)
         arrays = [r.hu for r in prepared.regions.values() if r.hu is not None]
         series = job.get("series") or series_record(entry, self.key)
         timings = {"find": round(fetched - started, 4), "read": round(read - fetched, 4), **prepared.timings_s}

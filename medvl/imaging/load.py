@@ -9,6 +9,7 @@ from typing import Any
 
 from medvl.dicom import header as dcm
 from medvl.dicom import read as dicom_read
+from medvl.dicom.age import age_years
 from medvl.dicom.choose import Want, choose
 from medvl.dicom.scan import scan, short_hash
 from medvl.dicom.series import Rejected, Series, Verdict
@@ -61,6 +62,11 @@ class Entry:
     def patient_number(self) -> str:
         """As the header gives it, empty where it does not; an identifier: never log it, keep only hashes of it."""
         return dcm.text(self.series.frames[0].tags, 0x00100020) if self.series and self.series.frames else ""
+
+    @property
+    def age_years(self) -> float | None:
+        """The patient's age at the study as the DICOM header tells it, None where it does not. No fact: never log it."""
+        return age_years(self.series.frames[0].tags) if self.series and self.series.frames else None
 
     def read(self) -> Volume:
         """The volume in HU.
