@@ -45,12 +45,13 @@ class Child:
     """What a child process keeps between jobs.
 
     Args:
-        greeting: `bundle` folder, `key` of the results folder (hex), `given` places, `memory_mb`, `access` to a PACS, and how to
-            `deidentify` objects (key and options), if at all.
+        greeting: `bundle` folder, `key` of the results folder and `patient_key` of the site (hex), `given` places, `memory_mb`,
+            `access` to a PACS, and how to `deidentify` objects (key and options), if at all.
     """
 
     def __init__(self, greeting: dict[str, Any]) -> None:
         self.key = bytes.fromhex(greeting["key"])
+        self._patient_key = bytes.fromhex(greeting.get("patient_key") or "")
         self._access = greeting.get("access") or {}
         self._deidentify = greeting.get("deidentify")
         self._folder = Path(greeting["bundle"])
@@ -86,7 +87,7 @@ class Child:
         loaded = load(Path(job["path"]))
         if not len(loaded):
             raise _nothing(loaded)
-        found = [_found(study, Path(job["path"]), self.key) for study in loaded]
+        found = [_found(study, Path(job["path"]), self.key, self._patient_key) for study in loaded]
         for study, told in list(zip(loaded, found, strict=True))[:KEPT]:  # which are read first
             if "series" in told:
                 self._last.keep(told["source"]["path"], study.entries[0])
@@ -104,7 +105,7 @@ class Child:
         read = time.perf_counter()
         prepared = self.prepare(volume, age_years=entry.age_years)
         arrays = [r.hu for r in prepared.regions.values() if r.hu is not None]
-        series = job.get("series") or series_record(entry, self.key)
+        series = job.get("series") or series_record(entry, self.key, self._patient_key)
         timings = {"find": round(fetched - started, 4), "read": round(read - fetched, 4), **prepared.timings_s}
         text = {
             "source": source,
@@ -204,7 +205,7 @@ def _unusable(study: Study) -> InputError:
     return InputError("no_volume", f"the study holds no CT volume ({codes}); see `medvl inspect`")
 
 
-def _found(study: Study, path: Path, key: bytes) -> dict[str, Any]:
+def _found(study: Study, path: Path, key: bytes, patient_key: bytes) -> dict[str, Any]:
     """One study of an input: what tells it from others, where its images lie, and the record of the series to use."""
     first = study.entries[0] if study.entries else None
     place = first.path if first is not None else None
@@ -213,10 +214,10 @@ def _found(study: Study, path: Path, key: bytes) -> dict[str, Any]:
         error = _unusable(study)
         return {**found, "source": {"path": str(path.resolve())}, "reason": error.code, "message": error.message}
     where = path if place is None else place
-    record = series_record(first, key)
+    record = series_record(first, key, patient_key)
     frames = first.series.frames if first.series is not None else ()
     sizes = sorted({f.item: f.item.size for f in frames}.values()) or [where.stat().st_size]
-    images = {name: value for name, value in record.items() if name != "patient"}  # results of before told no patient
+    images = {name: value for name, value in record.items() if name not in ("patient", "person")}  # older results told neither
     told = hashlib.sha256(repr((images, sizes)).encode()).hexdigest()
     return {**found, "source": _place(first, where), "series": record, "fingerprint": told}
 

@@ -33,6 +33,7 @@ class Options:
         retry_refused: send again what a PACS refused.
         deidentify: take identity out of the DICOM objects in this way; `deidentify_key` (32 bytes or more) makes ids, UIDs and
             shifts, so that with the same key they fit images that `medvl deidentify` wrote.
+        patient_key: of the site; each result then carries the link of its patient (`medvl.data.person`).
         send_wait_s: how long a run stays for a PACS that does not answer, after all else is done.
     """
 
@@ -51,6 +52,7 @@ class Options:
     send_wait_s: float = 120.0
     deidentify: Deidentify | None = None
     deidentify_key: bytes = field(default=b"", repr=False)
+    patient_key: bytes = field(default=b"", repr=False)
 
     def greeting(self, bundle: Path, key: bytes) -> dict[str, Any]:
         """What a child process is told when it starts."""
@@ -59,6 +61,7 @@ class Options:
         return {
             "bundle": str(bundle),
             "key": key.hex(),
+            "patient_key": self.patient_key.hex(),
             "given": given,
             "memory_mb": self.limits.memory_mb,
             "access": access,

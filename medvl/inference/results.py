@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from medvl import __version__
 from medvl.data.identity import folder_key, keyed_id, patient_id
+from medvl.data.person import person_of
 from medvl.files import replace_text, settle, whole
 from medvl.geometry import Geometry
 from medvl.imaging.load import Entry
@@ -53,6 +54,21 @@ COLUMNS = (
     "margin",
     "percentile",
     "spread_sd",
+    "interval_low",
+    "interval_high",
+    "threshold",
+    "threshold_low",
+    "threshold_high",
+    "bundle_sha256",
+    "contract",
+    "findings_sha256",
+    "pixels_sha256",
+    "software",
+    "made_at",
+)
+_FLOATS = (
+    *("score", "score_without_peak", "margin", "percentile", "spread_sd"),
+    *("interval_low", "interval_high", "threshold", "threshold_low", "threshold_high"),
 )
 
 
@@ -149,8 +165,9 @@ class ResultsFolder:
             writer.writeheader()
             writer.writerows(rows)
         frame = pd.DataFrame(rows, columns=list(COLUMNS))
-        for name in ("score", "score_without_peak", "margin", "percentile", "spread_sd"):
+        for name in _FLOATS:
             frame[name] = frame[name].astype("float64")
+        frame.attrs["research_use"] = RESEARCH_USE
         with whole(self.out / "results.parquet") as part:
             frame.to_parquet(part, index=False)
         return len(rows)
@@ -169,12 +186,16 @@ def _into_place(part: Path, folder: Path) -> None:
             return
 
 
-def series_record(entry: Entry, key: bytes) -> dict[str, Any]:
-    """What is told of the series used: plain values, no identifiers; its key and the patient only as hashes keyed by `key`."""
+def series_record(entry: Entry, key: bytes, patient_key: bytes = b"") -> dict[str, Any]:
+    """What is told of the series used: plain values, no identifiers.
+
+    Its key and the patient are there as hashes keyed by `key`, and the patient's link by the site's `patient_key`, where given.
+    """
     grid = entry.geometry
     return {
         "key": keyed_id(key, entry.key),
         "patient": patient_id(key, entry.patient_number),
+        "person": person_of(patient_key, entry.patient_number) or None,
         "modality": entry.modality,
         "n_files": entry.n_files,
         "verdict": entry.verdict,
@@ -269,6 +290,10 @@ def _rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
         "reason": ";".join(r["code"] for r in values["reasons"]),
         "bundle": values["bundle"]["name"],
         "series": (values.get("series") or {}).get("key"),
+        "bundle_sha256": values["bundle"]["sha256"],
+        "contract": values["bundle"]["contract"],
+        "findings_sha256": (values.get("asked") or {}).get("sha256"),
+        **{k: values.get(k) for k in ("pixels_sha256", "software", "made_at")},
     }
     if not values["findings"]:
         return [{**dict.fromkeys(COLUMNS), **shared}]
@@ -282,6 +307,8 @@ def _rows(values: Mapping[str, Any]) -> list[dict[str, Any]]:
             "margin": f.get("margin"),
             "percentile": f.get("percentile"),
             "spread_sd": (f.get("spread") or {}).get("sd"),
+            **dict(zip(("interval_low", "interval_high"), f.get("interval") or (None, None), strict=True)),
+            **{k: f.get(k) for k in ("threshold", "threshold_low", "threshold_high")},
         }
         for f in values["findings"]
     ]
