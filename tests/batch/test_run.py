@@ -33,7 +33,7 @@ from medvl.inference.predictor import CaseResult, Predictor
 from medvl.inference.regions import Prepared
 from medvl.inference.results import COLUMNS, SCHEMA
 from medvl.network.address import WebAddress
-from medvl.records import Volume
+from medvl.records import RESEARCH_USE, Volume
 from medvl_pipelines import infer
 from medvl_pipelines.station import Station
 
@@ -120,7 +120,9 @@ def test_table_has_a_row_for_every_answer(predictor: Predictor, who: Patient, in
     run(inputs, predictor, who, tmp_path)
     with (tmp_path / "results.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == list(COLUMNS) == list(pd.read_parquet(tmp_path / "results.parquet").columns)
+    frame = pd.read_parquet(tmp_path / "results.parquet")
+    assert list(rows[0]) == list(COLUMNS) == list(frame.columns)
+    assert frame.attrs == {"research_use": RESEARCH_USE}
     studies = [json.loads(p.read_text()) for p in sorted(tmp_path.glob("studies/*/findings.json"))]
     assert {s["schema"] for s in studies} == {SCHEMA}
     done = next(s for s in studies if s["status"] == "done")
@@ -129,6 +131,9 @@ def test_table_has_a_row_for_every_answer(predictor: Predictor, who: Patient, in
         (f["finding"], f["region"], f["verdict"]) for f in done["findings"]
     ]
     np.testing.assert_allclose([float(r["score"]) for r in mine], [f["score"] for f in done["findings"]])
+    np.testing.assert_allclose([float(r["threshold"]) for r in mine], [f["threshold"] for f in done["findings"]])
+    origin = done["bundle"]["sha256"], done["bundle"]["contract"], done["software"], done["made_at"], done["pixels_sha256"]
+    assert {tuple(r[k] for k in ("bundle_sha256", "contract", "software", "made_at", "pixels_sha256")) for r in mine} == {origin}
     assert len(rows) == len(mine) + 2
     for finding in done["findings"]:
         assert (finding["heatmap"] is None) == (finding["verdict"] == "absent")

@@ -95,6 +95,7 @@ def test_wrong_arguments_leave_with_2_and_name_the_culprit(
         ["inspect", "missing"],
         ["convert", "missing", "--out", "o"],
         ["infer", "missing", "--bundle", "b", "--out", "o"],
+        ["infer", "missing", "missing too", "--bundle", "b", "--out", "o"],
         ["view", "--results", "missing"],
         ["evaluate", "b", "--embedded", "missing"],
     ],
@@ -107,6 +108,19 @@ def test_missing_input_stops_before_any_work(
     assert run(*argv) == 2
     assert "no such file or folder: missing" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_input_that_is_missing_tonight_does_not_keep_a_run_from_the_others(
+    begun: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tmp_path / "there"
+    (tmp_path / "o" / "studies" if begun else there).mkdir(parents=True)
+    seen: list[object] = []
+    put_in_place(monkeypatch, "infer", lambda inputs, *_a, **_k: seen.extend(inputs) or 3)
+    inputs = ["missing", *([] if begun else [str(there)])]
+    assert run("infer", *inputs, "--bundle", "phantom-demo", "--out", str(tmp_path / "o")) == 3
+    assert seen == inputs
 
 
 @pytest.mark.parametrize("override", ["optim.lr", "=1"])
