@@ -356,7 +356,7 @@ def demo(
 
 @app.command(
     epilog=examples(
-        "medvl search cases --like P0012/kidney_left --filter 'phase=venous age>=60'",
+        "medvl search cases --like P0012/kidney_left --filter 'phase=portal_venous age>=60'",
         "medvl search cases --text 'Solid mass in the upper pole of the left kidney.' --bundle phantom-demo",
         "medvl search cases --like P0012/kidney_left --among report --k 3 --show-text",
     )

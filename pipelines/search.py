@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medvl.errors import ConfigError
 
 from .built_in import bundle_folder
-from .console import emit_json, err, say, table
+from .console import emit_json, err, say, table, warn
 
 if TYPE_CHECKING:
     from medvl.retrieval.entry import Entry, Found
@@ -56,6 +56,8 @@ def run(
             options: dict[str, Any] = {"same_patient": everything, "duplicates": everything}
             found = similar(index, like or "", k, asks=asks, field=among, where=where, **options)
         name = index.space.model
+    if where and not found.n_searched:
+        warn(f"medvl: no case of the index passes the filter {where}, so nothing was compared")
     _print(found, name, show_text=show_text, as_json=as_json, twin=twin)
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -16,6 +16,13 @@ from medvl.errors import ConfigError, did_you_mean
 
 ALIASES = {"age": "age_years", "patient_id": "patient"}
 STATES = {"finding": 1, "absent": 0, "unstated": -1}
+VOCABULARY = {
+    "phase": ("noncontrast", "arterial", "portal_venous", "delayed"),
+    "side": ("left", "right"),
+    "sex": ("F", "M", "O"),
+    "split": ("train", "validation", "test"),
+}
+NEAREST_OF = 10_000  # values that are compared with a misspelt one; beyond that it would take seconds
 ORDERS: dict[str, Callable[[Any, Any], Any]] = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 WORD = re.compile(r"(?P<name>\w+)(?P<op><=|>=|!=|=|<|>|:)(?P<value>.+)", re.DOTALL)
 
@@ -43,17 +50,19 @@ class Condition:
     Args:
         name: of a column, or of the finding; op: `=`, `!=`, `<`, `<=`, `>`, `>=`, or a state of a finding.
         values: one, or several for "any of these" after `=` and "none of these" after `!=`.
+        typed: by a person, so that a text value that occurs nowhere is an error; a program may ask for what may be missing.
     """
 
     name: str
     op: str
     values: tuple[str, ...] = ()
+    typed: bool = False
 
     def rows(self, table: Table) -> NDArray[np.bool_]:
         """(N,) where it holds. A case of which the column is not known passes no condition on it, `!=` included.
 
         Raises:
-            ConfigError: no such column or finding, or a number is needed.
+            ConfigError: no such column or finding, a number is needed, or no case has a value that was `typed`.
         """
         if self.op in STATES:
             return np.asarray(table.finding(self.name) == STATES[self.op])
@@ -62,8 +71,19 @@ class Condition:
         if self.op in ORDERS:
             raise ConfigError(f"{self.name}{self.op}{self.values[0]}: {self.name} is text, which = and != compare")
         numbers, known = table.text(self.name)
+        self.must_occur(known)
         among = np.isin(numbers, [i for i, value in enumerate(known) if value in self.values])
         return np.asarray(among if self.op == "=" else ~among & (numbers >= 0))
+
+    def must_occur(self, known: Sequence[str]) -> None:
+        """Nothing where every value is among those that occur, or belongs to the vocabulary of its column.
+
+        Raises:
+            ConfigError: a value that a person typed is neither.
+        """
+        for value in self.values if self.typed else ():
+            if value not in known and value not in VOCABULARY.get(self.name, ()):
+                raise ConfigError(f"no case of the index has {self.name} {value}; {_nearest(value, known)}")
 
     def _number(self, column: NDArray[np.float64]) -> NDArray[np.bool_]:
         try:
@@ -93,7 +113,7 @@ def _condition(word: str) -> Condition:
     found = WORD.fullmatch(word)
     if not found:
         raise ConfigError(
-            f"{word!r} is no condition; write region=kidney_left, phase=arterial,venous, age>=60 or finding:renal_mass"
+            f"{word!r} is no condition; write region=kidney_left, phase=arterial,portal_venous, age>=60 or finding:renal_mass"
         )
     name, op, value = found["name"], found["op"], found["value"]
     if op == ":":
@@ -101,4 +121,12 @@ def _condition(word: str) -> Condition:
             raise ConfigError(f"{word!r}: a finding is {', '.join(f'{s}:KEY' for s in STATES)}; {did_you_mean(name, STATES)}")
         return Condition(value, name)
     values = (value,) if op in ORDERS else tuple(value.split(","))
-    return Condition(ALIASES.get(name, name), op, values)
+    return Condition(ALIASES.get(name, name), op, values, typed=True)
+
+
+def _nearest(value: str, known: Sequence[str]) -> str:
+    """The hint about a value that does not occur: the nearest that does, else all if they are few."""
+    hint = did_you_mean(value, known) if 0 < len(known) <= NEAREST_OF else ""
+    if hint.startswith("did you mean") or 0 < len(known) <= 12:
+        return hint
+    return f"{len(known)} other values occur"

@@ -104,7 +104,10 @@ class LanceIndex:
         if field not in self.fields:
             raise ConfigError(f"the index holds no {field} vectors, only {', '.join(self.fields)}")
         conditions = parse_filter(where) if isinstance(where, str) else where
-        asked = [_sql(c) for c in conditions] + [f"{_vector(field)} IS NOT NULL"]
+        asked = [_sql(c) for c in conditions]
+        for condition in conditions:
+            self._must_occur(condition)
+        asked += [f"{_vector(field)} IS NOT NULL"]
         if exclude_patient:
             asked.append(f"patient != {_quoted(exclude_patient)}")
         clause = " AND ".join(f"({part})" for part in asked)
@@ -115,6 +118,16 @@ class LanceIndex:
         hits.sort(key=lambda hit: (-hit.score, hit.entry.id))
         n_cases = int(self._table.count_rows(f"{_vector(field)} IS NOT NULL"))
         return Found(tuple(hits), n_cases, int(self._table.count_rows(clause)), 0)
+
+    def _must_occur(self, condition: Condition) -> None:
+        """As the embedded index: a text value that a person typed must occur."""
+        name = condition.name
+        if not condition.typed or name not in TEXTS:
+            return
+        if all(self._table.count_rows(_among(name, [value])) for value in condition.values):
+            return
+        column = self._table.search().select([name]).limit(len(self)).to_arrow()[name]
+        condition.must_occur([value for value in column.unique().to_pylist() if value])
 
     def accelerate(self, field: str = "image", **options: Any) -> None:
         """Build LanceDB's approximate index of a field; searches are not exact any more.

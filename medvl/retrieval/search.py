@@ -65,7 +65,7 @@ def search(
         precision: of the scan; the answer does not depend on it. Default: int8 where the machine has an exact kernel.
 
     Raises:
-        ConfigError: no such field, a query that does not fit, or a filter that the index cannot answer.
+        ConfigError: no such field, a query that does not fit, or a filter that the index cannot answer (a value no case has).
     """
     vector = _unit(query, index.space.width)
     if k < 1:

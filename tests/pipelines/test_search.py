@@ -71,6 +71,16 @@ def test_a_case_finds_others_under_a_filter_and_prints_no_report(index: Path, ca
         assert "14 cases searched" in out or "13 of 15 cases searched" in out
 
 
+def test_a_value_that_no_case_has_is_not_an_empty_answer(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("search", index, "--like", "P3/kidney_left", "--filter")
+    assert run(*asked, "side=lef") == 2
+    assert "no case of the index has side lef; did you mean left?" in capsys.readouterr().err
+    assert run(*asked, "phase=delayed") == 0
+    shown = capsys.readouterr()
+    assert "0 of 15 cases searched" in shown.out
+    assert "no case of the index passes the filter phase=delayed" in shown.err
+
+
 def test_the_index_is_kept(index: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = index.parent / "embedded"
     assert run("index", "build", folder, "--out", index) == 2

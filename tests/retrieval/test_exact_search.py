@@ -1,16 +1,20 @@
 """Search against brute force in float64, faiss, and plain loops over the cases."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from cases import SPACE, built, entries, vectors
 
 from medvl.errors import ConfigError
+from medvl.imaging.phantom.truth import Phase
 from medvl.retrieval import search as module
 from medvl.retrieval.entry import Entry
+from medvl.retrieval.filters import VOCABULARY, Condition
 from medvl.retrieval.search import Exclude, search, similar
 from medvl.retrieval.store import Index
 from medvl.retrieval.vectors import exact_levels, quantise
@@ -80,6 +84,34 @@ def test_search_equals_brute_force_under_any_filter(where: str, field: str, prec
         assert pairs(found) == brute(given, cases, query, k, FILTERS[where])
         assert found.n_searched == sum(map(FILTERS[where], cases))
         assert found.n_cases == 300
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("phase=venus", "has phase venus; did you mean venous?"),
+        ("phase=arterial,venus", "has phase venus; did you mean venous?"),
+        ("phase!=venus", "has phase venus"),
+        ("site=nort", "has site nort; did you mean north?"),
+        ("sex=x", "has sex x; known: F, M"),
+        ("patient=Q777", "150 other values occur"),
+    ],
+)
+def test_a_text_value_that_no_case_has_is_an_error(where: str, says: str, index: Index) -> None:
+    query = vectors(300)["image"][5]
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        search(index, query, where=where)
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        similar(index, "P3/kidney_left", where=where)
+
+
+def test_what_a_program_asks_and_what_a_vocabulary_holds_may_be_missing(index: Index) -> None:
+    query = vectors(300)["image"][5]
+    assert search(index, query, where="phase=delayed").n_searched == 0
+    assert search(index, query, where="phase=delayed,arterial").n_searched > 0
+    assert search(index, query, where=[Condition("region", "=", ("chest",))]).n_searched == 0
+    assert search(index, query, where=[Condition("patient", "!=", ("Q777",))]).n_searched == 300
+    assert set(VOCABULARY["phase"]) == set(get_args(Phase))
 
 
 @pytest.mark.parametrize("width", [5, 512])

@@ -37,6 +37,9 @@ def test_lance_equals_the_embedded_index(tmp_path: Path) -> None:
             assert [hit.entry for hit in theirs.hits] == [hit.entry for hit in ours.hits]
             np.testing.assert_allclose([h.score for h in theirs.hits], [h.score for h in ours.hits], atol=1e-6)
             assert (theirs.n_cases, theirs.n_searched) == (ours.n_cases, ours.n_searched)
+    assert lance.search(given["image"][40], where="phase=delayed").n_searched == 0
+    with pytest.raises(ConfigError, match="has phase venus; did you mean venous"):
+        lance.search(given["image"][40], where="phase=arterial,venus")
     with pytest.raises(ConfigError, match="1 of 1 cases are in the index already"):
         lance.add(cases[:1], {name: rows[:1] for name, rows in given.items()}, SPACE)
     with pytest.raises(ConfigError, match="mean nothing"):
