@@ -2,6 +2,7 @@
 import { apply } from "./volume.js";
 
 const REACH = 9, RADIUS = 4, COLOUR = "#ffd24a"; // pixels of the page
+const TURNED = -1; // no axis of the volume is the normal of a turned plane
 const kept = new Map(); // by volume, for the whole page: a study keeps its lines while another is open
 const ratio = () => window.devicePixelRatio || 1;
 
@@ -18,13 +19,14 @@ export class Lines {
     this.chosen = null;
   }
 
-  // Those of the slice that the plane shows.
+  // Those of the slice that the plane shows; of a turned plane, as long as it lies where they were drawn.
   on(plane, cursor) {
+    if (plane.turned) return this.list.filter(({ normal, ends }) => normal === TURNED && ends.every((end) => plane.turned.holds(end)));
     return this.list.filter((line) => line.normal === plane.normal && line.ends[0][plane.normal] === cursor[plane.normal]);
   }
 
   begin(plane, index) {
-    this.chosen = { normal: plane.normal, ends: [index, index] };
+    this.chosen = { normal: plane.turned ? TURNED : plane.normal, ends: [index, index] };
     this.list.push(this.chosen);
     return { line: this.chosen, end: 1 };
   }

@@ -1,5 +1,7 @@
-// One plane of the three: draws its slice with the right aspect, and turns the pointer into voxels.
+// One plane of the three: draws its slice with the right aspect, and turns the pointer into voxels. A turned plane (`turned`, an
+// Oblique) lies on the same millimetres of the screen as the straight one did.
 import { SLABS, cut, span } from "./slab.js";
+import { apply } from "./volume.js";
 
 const OPPOSITE = { R: "L", L: "R", A: "P", P: "A", I: "S", S: "I" };
 // normal: the axis scrolled through; column, row: axes across and down the screen; up: rows run against their axis;
@@ -9,6 +11,9 @@ export const PLANES = [
   { name: "Coronal", normal: 1, column: 2, row: 0, up: true, wheel: 1 },
   { name: "Sagittal", normal: 2, column: 1, row: 0, up: true, wheel: 1 },
 ];
+
+const CURSOR = "rgba(79, 179, 217, 0.75)", TURNED = "#e39ac6", HANDLE = 6;
+const ratio = () => window.devicePixelRatio || 1;
 
 const element = (tag, className, parent) => {
   const made = document.createElement(tag);
@@ -42,8 +47,19 @@ export class Plane {
     this.image = new ImageData(this.slice.width, this.slice.height);
     this.pixels = new Uint32Array(this.image.data.buffer);
     this.held = this.heldHeat = null;
-    const across = volume.axes[this.column], down = this.up ? OPPOSITE[volume.axes[this.row]] : volume.axes[this.row];
-    [OPPOSITE[across], across, OPPOSITE[down], down].forEach((letter, k) => { this.letters[k].textContent = letter; });
+    this.oblique = null;
+  }
+
+  // The Oblique that is drawn in place of the straight slice.
+  get turned() {
+    return this.oblique?.turned ? this.oblique : null;
+  }
+
+  #name() {
+    const { axes } = this.volume, across = axes[this.column], down = this.up ? OPPOSITE[axes[this.row]] : axes[this.row];
+    const borders = this.turned?.borders ?? [OPPOSITE[across], across, OPPOSITE[down], down];
+    borders.forEach((letter, k) => { this.letters[k].textContent = letter; });
+    this.box.classList.toggle("oblique", Boolean(this.oblique));
   }
 
   fit() {
@@ -56,13 +72,22 @@ export class Plane {
   reset() {
     this.zoom = 1;
     this.pan = [0, 0];
+    if (this.turned) this.#fitTurned(this.turned);
+  }
+
+  // A turned plane can be larger than the slice was.
+  #fitTurned({ anchor, extent: [left, top, right, bottom] }) {
+    const { width, height } = this.canvas, full = this.place().scale;
+    this.zoom = Math.min(1, width / (right - left) / full, height / (bottom - top) / full);
+    const { x, y, scale } = this.place();
+    this.pan = [width / 2 - x - scale * (anchor[0] + (left + right) / 2), height / 2 - y - scale * (anchor[1] + (top + bottom) / 2)];
   }
 
   get zoomed() {
-    return this.zoom !== 1 || this.pan[0] !== 0 || this.pan[1] !== 0;
+    return Boolean(this.turned) || this.zoom !== 1 || this.pan[0] !== 0 || this.pan[1] !== 0;
   }
 
-  // Where the slice lies on the canvas: its left and top edge and the pixels of one voxel across and down.
+  // Where the slice lies on the canvas: its left and top edge, the pixels of one voxel across and down, and of a millimetre.
   place() {
     const { shape, spacing } = this.volume;
     const across = shape[this.column] * spacing[this.column], down = shape[this.row] * spacing[this.row];
@@ -72,6 +97,7 @@ export class Plane {
       y: (this.canvas.height - down * scale) / 2 + this.pan[1],
       dx: spacing[this.column] * scale,
       dy: spacing[this.row] * scale,
+      scale,
     };
   }
 
@@ -84,22 +110,35 @@ export class Plane {
   // Magnifies by `factor`, keeping what lies under the canvas pixel (px, py) where it is.
   magnify(factor, [px, py]) {
     const before = this.place();
-    this.zoom = Math.max(1, Math.min(16, this.zoom * factor));
+    this.zoom = Math.max(this.turned ? Math.min(1, this.zoom, 0.5) : 1, Math.min(16, this.zoom * factor));
     const after = this.place();
     this.pan[0] += px - (after.x + ((px - before.x) / before.dx) * after.dx);
     this.pan[1] += py - (after.y + ((py - before.y) / before.dy) * after.dy);
-    if (this.zoom === 1) this.reset();
+    if (this.zoom === 1 && !this.turned) this.reset();
   }
 
   shift([x0, y0], [x1, y1]) {
     this.pan = [this.pan[0] + x1 - x0, this.pan[1] + y1 - y0];
   }
 
-  // Canvas pixel of the cursor's voxel.
-  pin(cursor) {
-    const { x, y, dx, dy } = this.place();
-    const row = this.up ? this.volume.shape[this.row] - 1 - cursor[this.row] : cursor[this.row];
-    return [x + dx * (cursor[this.column] + 0.5), y + dy * (row + 0.5)];
+  // Canvas pixel of a voxel's middle.
+  pin(index) {
+    const { x, y, dx, dy, scale } = this.place();
+    if (this.turned) {
+      const [across, down] = this.turned.spot(apply(this.volume.toPatient, index));
+      return [x + scale * across, y + scale * down];
+    }
+    const row = this.up ? this.volume.shape[this.row] - 1 - index[this.row] : index[this.row];
+    return [x + dx * (index[this.column] + 0.5), y + dy * (row + 0.5)];
+  }
+
+  // The fractional voxel index under a canvas pixel of the slice that is shown, also outside the volume.
+  unpin([px, py], cursor) {
+    const { x, y, dx, dy, scale } = this.place(), index = [...cursor], row = (py - y) / dy - 0.5;
+    if (this.turned) return this.turned.index([(px - x) / scale, (py - y) / scale]);
+    index[this.column] = (px - x) / dx - 0.5;
+    index[this.row] = this.up ? this.volume.shape[this.row] - 1 - row : row;
+    return index;
   }
 
   // Brings the cursor to the middle when magnification has put it out of sight.
@@ -108,25 +147,17 @@ export class Plane {
     if (x < 0 || y < 0 || x > width || y > height) this.shift([x, y], [width / 2, height / 2]);
   }
 
-  // Voxel under a pointer event, kept inside the volume, on the slice that is shown.
+  // Where a pointer event leads the cursor: a voxel of the slice that is shown, or the exact place in a turned plane.
   voxel(event, cursor) {
-    const [px, py] = this.pixel(event), { x, y, dx, dy } = this.place();
-    const clamp = (value, axis) => Math.max(0, Math.min(this.volume.shape[axis] - 1, Math.floor(value)));
-    const index = [...cursor];
-    const row = clamp((py - y) / dy, this.row);
-    index[this.column] = clamp((px - x) / dx, this.column);
-    index[this.row] = this.up ? this.volume.shape[this.row] - 1 - row : row;
-    return index;
+    if (this.turned) return this.turned.kept(this.unpin(this.pixel(event), cursor));
+    return this.pointed(event, cursor).map((value, axis) => Math.max(0, Math.min(this.volume.shape[axis] - 1, Math.round(value))));
   }
 
   // The exact place under a pointer event on the slice that is shown, as a fractional voxel index inside the volume.
   pointed(event, cursor) {
-    const [px, py] = this.pixel(event), { x, y, dx, dy } = this.place(), index = [...cursor];
-    const clamp = (value, axis) => Math.max(-0.5, Math.min(this.volume.shape[axis] - 0.5, value - 0.5));
-    const row = clamp((py - y) / dy, this.row);
-    index[this.column] = clamp((px - x) / dx, this.column);
-    index[this.row] = this.up ? this.volume.shape[this.row] - 1 - row : row;
-    return index;
+    const index = this.unpin(this.pixel(event), cursor);
+    if (this.turned) return index;
+    return index.map((value, axis) => Math.max(-0.5, Math.min(this.volume.shape[axis] - 0.5, value)));
   }
 
   // First and last slice that the plane shows.
@@ -135,22 +166,36 @@ export class Plane {
     return span(cursor[this.normal], shape[this.normal], spacing[this.normal], SLABS[slab].mm);
   }
 
-  // view: cursor, greys, overlay (or null), heats, slab, crossed, lines.
+  // view: cursor, greys, overlay (or null), heats, slab, crossed, lines, oblique (or null), quick.
   draw(view) {
     this.fit();
-    const { cursor, overlay, lines } = view, context = this.canvas.getContext("2d"), { x, y, dx, dy } = this.place();
+    this.#name();
+    const { cursor, overlay, lines } = view, context = this.canvas.getContext("2d");
     context.fillStyle = "#000";
     context.fillRect(0, 0, this.canvas.width, this.canvas.height);
-    this.#paint(view);
     context.imageSmoothingEnabled = true;
     context.imageSmoothingQuality = "high";
-    context.drawImage(this.slice, x, y, dx * this.slice.width, dy * this.slice.height);
-    if (overlay?.values) {
-      this.#paintHeat(cursor[this.normal], overlay, view.heats);
-      context.drawImage(this.heat, x, y, dx * this.heat.width, dy * this.heat.height);
-    }
-    if (view.crossed) this.#cross(context, ...this.pin(cursor));
+    if (this.turned) this.#sheets(context, view);
+    else this.#slices(context, view, overlay?.values ? overlay : null);
+    this.#lines(context, view);
     lines.draw(context, this, cursor);
+  }
+
+  #slices(context, view, overlay) {
+    const { x, y, dx, dy } = this.place();
+    this.#paint(view);
+    context.drawImage(this.slice, x, y, dx * this.slice.width, dy * this.slice.height);
+    if (!overlay) return;
+    this.#paintHeat(view.cursor[this.normal], overlay, view.heats);
+    context.drawImage(this.heat, x, y, dx * this.heat.width, dy * this.heat.height);
+  }
+
+  #sheets(context, { greys, overlay, heats, quick }) {
+    const { x, y, scale } = this.place(), { sheet, heat, anchor } = this.turned;
+    const lay = (canvas, { left, top, pitch, width, height }) =>
+      context.drawImage(canvas, x + scale * (anchor[0] + left), y + scale * (anchor[1] + top), scale * pitch * width, scale * pitch * height);
+    lay(sheet, this.turned.paint(greys, quick));
+    if (overlay?.values) lay(heat, this.turned.paintHeat(overlay, heats));
   }
 
   // Cuts anew only what is new: scrolling one plane leaves the two others as they are.
@@ -179,16 +224,56 @@ export class Plane {
     context.putImageData(image, 0, 0);
   }
 
-  // Lines that leave the middle free, so that they do not hide what they point at.
-  #cross(context, x, y) {
-    const gap = 9 * (window.devicePixelRatio || 1), { width, height } = this.canvas;
-    context.strokeStyle = "rgba(79, 179, 217, 0.75)";
-    context.lineWidth = Math.max(1, window.devicePixelRatio || 1);
-    context.beginPath();
-    for (const [x0, y0, x1, y1] of [[0, y, x - gap, y], [x + gap, y, width, y], [x, 0, x, y - gap], [x, y + gap, x, height]]) {
-      context.moveTo(x0, y0);
-      context.lineTo(x1, y1);
+  // The cursor's lines, and the turned plane's with its two handles.
+  #lines(context, { cursor, crossed, oblique }) {
+    const wide = this.canvas.width, high = this.canvas.height, { turned } = this;
+    const at = this.pin(turned ? apply(this.volume.fromPatient, turned.point) : cursor);
+    const handled = oblique && oblique.plane !== this, seen = handled ? oblique.seen(this) : -1;
+    const others = [this.row, this.column]; // normals of the other planes: across, then down the screen
+    others.forEach((normal, k) => {
+      if (!crossed || (handled && oblique.plane.normal === normal)) return;
+      stroke(context, at, turned ? turned.crossing({ normal }) : [1 - k, k], wide + high, CURSOR);
+    });
+    if (!handled) return;
+    const { middle, along } = this.trace(oblique, cursor);
+    stroke(context, middle, along, wide + high, TURNED);
+    for (const [x, y] of this.handles(oblique, cursor)) {
+      context.beginPath();
+      context.arc(x, y, HANDLE * ratio(), 0, 2 * Math.PI);
+      context.fillStyle = oblique.angles[seen] ? TURNED : "rgba(0, 0, 0, 0.6)";
+      context.fill();
+      context.stroke();
     }
-    context.stroke();
   }
+
+  // The line of the oblique plane on this one: its middle on the canvas and its direction.
+  trace(oblique, cursor) {
+    const { index, direction } = oblique.trace(this, cursor), { dx, dy } = this.place();
+    return { middle: this.pin(index), along: [direction[this.column] * dx, direction[this.row] * (this.up ? -dy : dy)] };
+  }
+
+  // Canvas pixels of the two handles of the oblique plane's line.
+  handles(oblique, cursor) {
+    const { middle: [x, y], along: [a, b] } = this.trace(oblique, cursor), reach = 0.3 * Math.min(this.canvas.width, this.canvas.height);
+    return [-1, 1].map((sign) => [x + (sign * reach * a) / Math.hypot(a, b), y + (sign * reach * b) / Math.hypot(a, b)]);
+  }
+
+  // Whether a canvas pixel is within reach of a handle.
+  handled(oblique, cursor, [px, py]) {
+    if (!oblique || oblique.plane === this) return false;
+    return this.handles(oblique, cursor).some(([x, y]) => Math.hypot(x - px, y - py) <= 2 * HANDLE * ratio());
+  }
+}
+
+// A line through a canvas pixel, which leaves its middle free, so that it does not hide what it points at.
+function stroke(context, [x, y], [a, b], reach, colour) {
+  const gap = 9 * ratio(), size = Math.hypot(a, b);
+  context.strokeStyle = colour;
+  context.lineWidth = Math.max(1, ratio());
+  context.beginPath();
+  for (const sign of [-1, 1]) {
+    context.moveTo(x + (sign * gap * a) / size, y + (sign * gap * b) / size);
+    context.lineTo(x + (sign * reach * a) / size, y + (sign * reach * b) / size);
+  }
+  context.stroke();
 }

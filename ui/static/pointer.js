@@ -1,4 +1,4 @@
-// What wheel and pointer do on a plane: slices, cursor, window, zoom, pan, distances, one plane large.
+// What wheel and pointer do on a plane: slices, cursor, window, zoom, pan, distances, turning, one plane large.
 // The plane under the pointer takes the keys, unless the reader is writing somewhere.
 
 const NOTCH = 50; // wheel delta of one slice
@@ -20,11 +20,12 @@ function wheel(viewer, plane) {
   }, { passive: false });
 }
 
-// What a press starts: pan, window, a new or an old line, or the cursor.
+// What a press starts: pan, window, the turn of the oblique plane, a new or an old line, or the cursor.
 function grip(viewer, plane, event) {
   const drag = { act: "cursor", x: event.clientX, y: event.clientY, from: viewer.window, at: plane.pixel(event) };
   if (event.button === 1) return { ...drag, act: "pan" };
   if (event.button === 2 || event.shiftKey) return { ...drag, act: "window" };
+  if (plane.handled(viewer.oblique, viewer.cursor, drag.at)) return { ...drag, act: "turn" };
   const held = viewer.lines.grab(plane, viewer.cursor, drag.at);
   if (held) return { ...drag, act: "line", held };
   if (viewer.measuring) return { ...drag, act: "line", held: viewer.lines.begin(plane, plane.pointed(event, viewer.cursor)) };
@@ -32,7 +33,8 @@ function grip(viewer, plane, event) {
 }
 
 function pull(viewer, plane, drag, event) {
-  if (drag.act === "cursor") viewer.moveTo(plane.voxel(event, viewer.cursor));
+  if (drag.act === "cursor") viewer.moveTo(plane.voxel(event, viewer.cursor), { exact: Boolean(plane.turned) });
+  if (drag.act === "turn") viewer.turnThrough(plane, plane.unpin(plane.pixel(event), viewer.cursor));
   if (drag.act === "window") viewer.setWindow(drag.from[0] + 2 * (event.clientX - drag.x), drag.from[1] + 2 * (event.clientY - drag.y));
   if (drag.act === "line") drag.held.line.ends[drag.held.end] = plane.pointed(event, viewer.cursor);
   if (drag.act === "pan") {
@@ -56,14 +58,19 @@ export function listen(viewer, plane) {
     canvas.setPointerCapture(event.pointerId);
     if (event.button === 1) event.preventDefault();
     drag = grip(viewer, plane, event);
-    if (drag.act === "cursor") viewer.moveTo(plane.voxel(event, viewer.cursor));
+    viewer.quick = drag.act === "turn" || (drag.act === "cursor" && !plane.turned);
+    if (drag.act === "cursor") pull(viewer, plane, drag, event);
     viewer.redraw();
   });
-  canvas.addEventListener("pointermove", (event) => { if (drag) pull(viewer, plane, drag, event); });
+  canvas.addEventListener("pointermove", (event) => {
+    if (drag) pull(viewer, plane, drag, event);
+    else canvas.classList.toggle("handle", Boolean(viewer.volume) && plane.handled(viewer.oblique, viewer.cursor, plane.pixel(event)));
+  });
   for (const end of ["pointerup", "pointercancel"]) {
     canvas.addEventListener(end, () => {
       if (drag?.act === "line") viewer.lines.end(plane, drag.held);
       drag = null;
+      viewer.quick = false;
       viewer.redraw();
     });
   }

@@ -16,13 +16,16 @@ const KEYS = [
   ["1 to 4", "window presets"],
   ["M", "measure: drag a line, drag its ends"],
   ["Delete", "remove the marked line"],
+  ["O", "turn this plane (oblique); again: straight"],
+  ["Shift with the arrows", "turn the oblique plane by one degree"],
+  ["0", "oblique plane straight again"],
   ["T", "next slab: single slice, average, MIP, MinIP"],
   ["I", "invert black and white"],
   ["C", "cursor lines on and off"],
   ["E", "evidence on and off"],
   ["F", "whole slices again"],
   ["L", "linked scrolling on and off, side by side"],
-  ["R", "reset window, zoom, slab and inversion"],
+  ["R", "reset window, zoom, slab, inversion and oblique plane"],
   ["Shift with the wheel or left drag", "five slices; window"],
 ];
 
@@ -37,10 +40,11 @@ export class Tools {
     this.measure = this.#button(more, "Measure", "Drag a line on a slice (key M)", () => viewer.toggleMeasure());
     this.remove = this.#button(more, "Delete line", "Remove the marked line (key Delete)", () => viewer.removeLine());
     this.#slab(more);
+    this.#oblique(more);
     this.invert = this.#button(more, "Invert", "Black for bright (key I)", () => viewer.toggle("inverted"));
     this.cross = this.#button(more, "Cursor", "Cursor lines (key C)", () => viewer.toggle("crossed"));
     this.fit = this.#button(more, "Fit", "Whole slices again (key F)", () => viewer.fit());
-    this.#button(more, "Reset", "First window, whole slices, single slice (key R)", () => viewer.reset());
+    this.#button(more, "Reset", "First window, whole slices, single slice, straight planes (key R)", () => viewer.reset());
     if (link) this.link = this.#button(more, "Linked", "Scroll both studies together (key L)", () => viewer.toggleLink());
     make("div", "hint", viewer.pane, HINT);
     this.help = make("dl", "help", viewer.grid);
@@ -69,6 +73,17 @@ export class Tools {
     this.slab.setAttribute("aria-label", "Slab");
     SLABS.forEach(({ label }, k) => { make("option", "", this.slab, label).value = k; });
     this.slab.addEventListener("change", () => this.viewer.setSlab(Number(this.slab.value)));
+  }
+
+  #oblique(group) {
+    const { viewer } = this;
+    this.oblique = make("select", "", group);
+    this.oblique.title = "Turn one plane about the cursor (key O): drag a handle of its line in another plane, or Shift with the arrows";
+    this.oblique.setAttribute("aria-label", "Oblique");
+    make("option", "", this.oblique, "No oblique plane").value = "";
+    for (const { name } of viewer.planes) make("option", "", this.oblique, `Turn ${name.toLowerCase()}`).value = name;
+    this.oblique.addEventListener("change", () => viewer.setOblique(this.oblique.value));
+    this.straighten = this.#button(group, "Straighten", "Oblique plane straight again (key 0)", () => viewer.turn([0, 0]));
   }
 
   #heat(bar) {
@@ -103,17 +118,29 @@ export class Tools {
     this.fit.hidden = !viewer.planes.some((plane) => plane.zoomed);
     this.heatBox.checked = viewer.showHeat;
     this.slab.value = String(viewer.slab);
+    this.oblique.value = viewer.oblique?.plane.name ?? "";
+    this.straighten.hidden = !viewer.oblique?.turned;
+  }
+
+  // Shift with the arrows, in degrees of the two angles; nothing without an oblique plane.
+  #turns({ key, target, ctrlKey, metaKey, altKey, shiftKey }) {
+    const asked = shiftKey && !ctrlKey && !metaKey && !altKey && this.viewer.oblique && !target.matches("select, input");
+    return asked ? { ArrowLeft: [1, 0], ArrowRight: [-1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }[key] : undefined;
   }
 
   // True when the key meant something here.
   // Letters with Shift, and Escape when nothing is to be left, belong to the page around.
-  key({ key, target, ctrlKey, metaKey, altKey, shiftKey }, plane) {
-    const { viewer } = this, slices = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10 }[key];
+  key(event, plane) {
+    const { key, target, ctrlKey, metaKey, altKey, shiftKey } = event, { viewer } = this, turns = this.#turns(event);
+    if (turns) viewer.turnBy(turns);
+    if (turns) return true;
+    const slices = { ArrowDown: 1, ArrowUp: -1, PageDown: 10, PageUp: -10 }[key];
     if (ctrlKey || metaKey || altKey || (shiftKey && key !== "?") || (slices && target.matches("select, input"))) return false;
     if (key === "Escape" && this.help.hidden && !viewer.measuring) return false;
     const acts = {
       m: () => viewer.toggleMeasure(), i: () => viewer.toggle("inverted"), c: () => viewer.toggle("crossed"),
       e: () => viewer.toggle("showHeat"), f: () => viewer.fit(), r: () => viewer.reset(), l: () => viewer.toggleLink(),
+      o: () => viewer.setOblique(viewer.oblique?.plane === plane ? "" : plane.name), 0: () => viewer.turn([0, 0]),
       t: () => viewer.setSlab((viewer.slab + 1) % SLABS.length), delete: () => viewer.removeLine(), backspace: () => viewer.removeLine(),
       "?": () => { this.help.hidden = !this.help.hidden; }, escape: () => { this.help.hidden = true; viewer.toggleMeasure(false); },
     };

@@ -1,6 +1,7 @@
 // The reading pane: three linked planes, window, slab, overlay, distances and cursor. All texts are set as textContent.
 import { Lines } from "./lines.js";
 import { counterpart, join, leave, partners } from "./links.js";
+import { Oblique } from "./oblique.js";
 import { greys, heats } from "./palette.js";
 import { PLANES, Plane } from "./planes.js";
 import { listen } from "./pointer.js";
@@ -16,7 +17,8 @@ const START = { slab: 0, inverted: false, crossed: true };
 class Viewer {
   constructor(root, ask) {
     Object.assign(this, { ask, volume: null, overlay: null, cursor: [0, 0, 0], opacity: 0.6, showHeat: true, jumped: null, renewed: null });
-    Object.assign(this, START, { measuring: false, linked: true, anchor: null, opened: 0, lines: new Lines(), heats: heats(0.6) });
+    Object.assign(this, START, { oblique: null, quick: false }); // quick: a drag is on, nearest voxels will do
+    Object.assign(this, { measuring: false, linked: true, anchor: null, opened: 0, lines: new Lines(), heats: heats(0.6) });
     this.pane = make("div", "pane", root);
     this.heading = make("div", "heading", this.pane);
     this.bar = make("div", "bar", this.pane);
@@ -79,6 +81,7 @@ class Viewer {
     const start = data.cursor?.index ?? (beside ? counterpart(beside, this) : volume.shape.map((n) => n / 2));
     this.cursor = start.map((n, axis) => this.#inside(n, axis));
     this.lines.open(volume);
+    this.oblique = null;
     this.planes.forEach((plane) => plane.attach(volume));
     this.#setGreys();
     const fresh = (held) => { if (held === this.volume) this.redraw(); };
@@ -172,9 +175,49 @@ class Viewer {
     this.redraw();
   }
 
+  // Lets the reader turn the plane of that name about the cursor; all planes are straight when there is none.
+  setOblique(name) {
+    const plane = this.planes.find((one) => one.name === name);
+    if (this.oblique?.plane === plane) return;
+    this.#straight();
+    this.oblique = plane ? new Oblique(this.volume, plane, this.cursor) : null;
+    if (plane) plane.oblique = this.oblique;
+    this.redraw();
+  }
+
+  #straight() {
+    const plane = this.oblique?.plane;
+    this.oblique = null;
+    if (!plane) return;
+    plane.oblique = null;
+    if (plane.zoom < 1) plane.reset();
+  }
+
+  // Gives the oblique plane its two angles in degrees.
+  turn(angles) {
+    const { oblique } = this;
+    if (!oblique) return;
+    oblique.turn(angles);
+    if (!oblique.turned) {
+      oblique.follow(apply(this.volume.toPatient, this.cursor)); // the straight slice of the cursor's voxel
+      if (oblique.plane.zoom < 1) oblique.plane.reset();
+    }
+    this.redraw();
+  }
+
+  // Turns it so that its line on `plane` runs through a voxel index there.
+  turnThrough(plane, index) {
+    this.turn(this.oblique.through(this.oblique.seen(plane), apply(this.volume.toPatient, index)));
+  }
+
+  turnBy(steps) {
+    this.turn(this.oblique.angles.map((angle, k) => angle + steps[k]));
+  }
+
   // As the study was opened, but where the reader is; lines stay.
   reset() {
     Object.assign(this, START);
+    this.setOblique("");
     this.setSlab(START.slab);
     this.setWindow(...this.#firstWindow());
     this.fit();
@@ -197,14 +240,18 @@ class Viewer {
 
   scroll(plane, notches) {
     if (!this.volume) return;
-    const cursor = [...this.cursor];
+    const cursor = [...this.cursor], further = plane.turned?.further(notches * plane.wheel);
+    if (further) this.moveTo(further, { exact: true });
+    if (plane.turned) return;
     cursor[plane.normal] += notches * plane.wheel;
     this.moveTo(cursor);
   }
 
-  moveTo(index, tell = true) {
+  // To the nearest voxel; the oblique plane to its middle, or to the `exact` place.
+  moveTo(index, { tell = true, exact = false } = {}) {
     this.cursor = index.map((n, axis) => this.#inside(n, axis));
-    if (tell) this.#tell((other) => other.moveTo(counterpart(this, other), false));
+    this.oblique?.follow(apply(this.volume.toPatient, exact ? index : this.cursor));
+    if (tell) this.#tell((other) => other.moveTo(counterpart(this, other), { tell: false }));
     this.redraw();
   }
 
@@ -226,19 +273,28 @@ class Viewer {
   }
 
   #draw() {
-    const patient = apply(this.volume.toPatient, this.cursor);
-    const texts = patient.map((value, axis) => millimetres(value, ...SIGNS[axis]));
+    const told = (patient) => patient.map((value, axis) => millimetres(value, ...SIGNS[axis]));
+    const texts = told(apply(this.volume.toPatient, this.cursor)), exact = this.oblique ? told(this.oblique.point) : texts;
     const view = { cursor: this.cursor, greys: this.greys, overlay: this.showHeat ? this.overlay : null, heats: this.heats };
     for (const plane of this.planes) {
       if (!plane.box.clientWidth) continue;
-      plane.draw({ ...view, slab: this.slab, crossed: this.crossed, lines: this.lines });
+      plane.draw({ ...view, slab: this.slab, crossed: this.crossed, lines: this.lines, oblique: this.oblique, quick: this.quick });
       const axis = { A: 1, P: 1, S: 2, I: 2, L: 0, R: 0 }[this.volume.axes[plane.normal]];
-      plane.position.textContent = `${texts[axis]} mm`;
-      plane.title.textContent = `${plane.name} ${this.cursor[plane.normal] + 1} / ${this.volume.shape[plane.normal]}${this.#slabText(plane)}`;
+      plane.position.textContent = plane.turned ? `cursor ${exact[axis]} mm` : `${texts[axis]} mm`;
+      plane.title.textContent = plane.turned ? this.#turnedText(plane.turned) : this.#straightText(plane);
       plane.canvas.setAttribute("aria-label", `${plane.title.textContent}, ${plane.position.textContent}`);
     }
     this.tools.update();
-    if (!this.failed) this.#tellStatus(texts);
+    if (!this.failed) this.#tellStatus(exact);
+  }
+
+  #straightText(plane) {
+    const ask = plane.oblique ? "\nto turn: drag a handle,\nor Shift and an arrow" : "";
+    return `${plane.name} ${this.cursor[plane.normal] + 1} / ${this.volume.shape[plane.normal]}${this.#slabText(plane)}${ask}`;
+  }
+
+  #turnedText({ text }) {
+    return this.slab ? `${text}\nno slab while turned` : text;
   }
 
   // The thickness that is really joined: whole slices, fewer at the border.
