@@ -66,6 +66,7 @@ CONDITIONS: dict[str, tuple[str, list[str]]] = {
     ),
     "Cardiac-CLIP, no first stage": (C, ["stages.masked.steps=0", "stages.align.steps=550"]),
     "Cardiac-CLIP, hard targets": (C, [f"{PAIRS}={{targets: identity}}"]),
+    "Cardiac-CLIP, templates": (C, ["stages.align.report_text=templates"]),
     "Cardiac-CLIP, as released": (
         C,
         [

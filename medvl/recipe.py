@@ -17,6 +17,8 @@ from medvl.models.config import LocaliserConfig
 from medvl.models.system import PARTS, SystemConfig
 from medvl.objectives.registry import check_objective
 
+ReportText = Literal["free", "templates"]
+
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +54,7 @@ class StageConfig(_Strict):
         kinds: every kind in each batch, or in ``turns``, a kind's share being that of its samples.
         phase: each patient's ``main`` phase or a ``random`` one of those there are.
         vary: shift, gain, offset and noise at random.
+        report_text: reports as they are written, ``free``, or their labels as sentences of one grammar, ``templates``.
         drop_sentences: probability that a sentence of a report is left out; visible_only: leave out what no image can show.
         strip_numbers: clean reports as the RenalCLIP release does, which damages sizes; see `medvl.text.faithful`.
         still_statistics: batch norm keeps its running statistics.
@@ -74,6 +77,7 @@ class StageConfig(_Strict):
     kinds: Literal["together", "turns"] = "together"
     phase: Literal["main", "random"] = "main"
     vary: bool = True
+    report_text: ReportText = "free"
     drop_sentences: float = 0.0
     visible_only: bool = False
     strip_numbers: bool = False

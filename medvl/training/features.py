@@ -64,7 +64,7 @@ def embed_texts(clip: RegionClip, texts: list[str], batch: int = 128) -> Tensor:
 def text_versions(part: KindData, stage: StageConfig, seed: int) -> list[list[str]]:
     """Each row's report as the stage reads it, as it stands and in `text_versions` - 1 other orders of its sentences."""
     rng = np.random.default_rng([seed, 23, part.index])
-    said = part.sentences(visible_only=stage.visible_only, strip_numbers=stage.strip_numbers)
+    said = part.sentences(visible_only=stage.visible_only, strip_numbers=stage.strip_numbers, report_text=stage.report_text)
     return [[" ".join(parts), *(arranged(parts, rng) for _ in range(stage.text_versions - 1))] for parts in said]
 
 

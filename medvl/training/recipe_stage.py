@@ -94,10 +94,13 @@ class RecipeTask(Task):
         self._chosen = {name: trained.objective(name, options) for name, options in stage.objectives.items()}
         self._needs = frozenset(n for o in self._chosen.values() for n in o.needs)
         self._said = {
-            name: part.sentences(visible_only=stage.visible_only, strip_numbers=stage.strip_numbers)
+            name: part.sentences(
+                visible_only=stage.visible_only, strip_numbers=stage.strip_numbers, report_text=stage.report_text
+            )
             for name, part in data.kinds.items()
             if self._needs & _TEXT_NEEDS and not data.texts
         }
+        self._equal = {name: part.duplicates(stage.report_text) for name, part in data.kinds.items()}
         self._draws = {name: StatementDraw(pool) for name, pool in data.statements.items()} if stage.statements else {}
 
     def plan(self, step: int) -> Plan:
@@ -213,7 +216,7 @@ class RecipeTask(Task):
             index=index,
             targets=part.texts.targets[rows],
             relations=None if relations is None else torch.from_numpy(relations[rows]).to(device),
-            duplicates=torch.from_numpy(part.duplicates[rows]).to(device),
+            duplicates=torch.from_numpy(self._equal[name][rows]).to(device),
             statements=said,
             marks=marks,
             generator=torch.Generator().manual_seed(self._seed("scene", plan.step, index)),

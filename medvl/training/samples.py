@@ -15,10 +15,11 @@ from medvl.data.phases import available, pick_phase
 from medvl.data.statements import RegionTexts, Statements, ontology_of, region_texts
 from medvl.data.targets import KindTargets
 from medvl.imaging.preprocess import MIN_COVERED
-from medvl.recipe import Recipe
+from medvl.recipe import Recipe, ReportText
 from medvl.text import faithful
 from medvl.text.relations import Concepts, relation_matrix, relations
 from medvl.text.report import split_sentences
+from medvl.text.templates import template_text
 from medvl.text.visible import visible_sentences
 
 
@@ -84,9 +85,21 @@ class KindData:
         return np.stack([self.marks[r, c] for r, c in zip(self.texts.rows[rows], self.texts.columns[rows], strict=True)])
 
     @cached_property
-    def duplicates(self) -> NDArray[np.int64]:
+    def templates(self) -> list[list[str]]:
+        """Each row's labels as sentences of one grammar; its report where that states nothing of what is labelled."""
+        ontology, columns = ontology_of(self.kind), self.cohort.regions
+        stated = [
+            template_text(self.cohort.cases[int(row)]["labels"].get(columns[int(column)], {}), ontology)
+            for row, column in zip(self.texts.rows, self.texts.columns, strict=True)
+        ]
+        return [made or said for made, said in zip(stated, self.texts.sentences, strict=True)]
+
+    def duplicates(self, report_text: ReportText = "free") -> NDArray[np.int64]:
         """(N,) numbers, equal where two rows have the same text."""
-        return np.unique([" ".join(parts) for parts in self.texts.sentences], return_inverse=True)[1]
+        return np.unique([" ".join(parts) for parts in self._said(report_text)], return_inverse=True)[1]
+
+    def _said(self, report_text: ReportText) -> list[list[str]]:
+        return self.templates if report_text == "templates" else self.texts.sentences
 
     @cached_property
     def outcomes(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
@@ -96,12 +109,15 @@ class KindData:
         known = np.isfinite(days)
         return (days, event[self.texts.rows] & known) if known.any() else None
 
-    def sentences(self, *, visible_only: bool, strip_numbers: bool) -> list[list[str]]:
-        """Each row's report in sentences: those that an image can show, or all of a row's when none would be left.
+    def sentences(self, *, visible_only: bool, strip_numbers: bool, report_text: ReportText = "free") -> list[list[str]]:
+        """Each row's report in sentences.
 
-        With `strip_numbers` the reports are cleaned first as the RenalCLIP release does, and split anew.
+        Args:
+            visible_only: only those that an image can show, or all of a row's when none would be left.
+            strip_numbers: cleaned before that as the RenalCLIP release does, and split anew.
+            report_text: the reports as they are written, or as `templates` states them, before either.
         """
-        said = self.texts.sentences
+        said = self._said(report_text)
         if strip_numbers:
             said = [split_sentences(faithful.strip_numbers(" ".join(parts))) or parts for parts in said]
         return [list(visible_sentences(parts).kept) or parts for parts in said] if visible_only else said

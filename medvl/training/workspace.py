@@ -29,7 +29,7 @@ from medvl.training.samples import KindData, kind_data
 
 Progress = Callable[[str, int, int, Mapping[str, float]], None]
 SCHEMA = 2
-_LATER = {"strip_numbers": False}  # keys of a stage that are younger than runs on disk: left out of the hash at this value
+_LATER = {"strip_numbers": False, "report_text": "free"}  # keys of a stage younger than runs on disk: not hashed at this value
 
 
 @dataclass(frozen=True, eq=False)
