@@ -147,8 +147,8 @@ export class Oblique {
   // What the title says of the angles.
   get text() {
     const names = { 0: "axial", 1: "coronal", 2: "sagittal" }, axes = [this.plane.row, this.plane.column];
-    const parts = this.angles.map((angle, k) => (angle ? [`${minus(String(angle))}°`, `in ${names[axes[k]]}`] : null)).filter(Boolean);
-    return `${this.plane.name}, turned ${parts[0][0]}\n${[parts[0][1], ...parts.slice(1).map((part) => part.join(" "))].join(", ")}`;
+    const parts = this.angles.map((angle, k) => (angle ? `${minus(String(angle))}° in ${names[axes[k]]}` : ""));
+    return [`${this.plane.name}, turned`, ...parts.filter(Boolean)].join("\n");
   }
 
   // Left, top, right and bottom of what the plane cuts out of the volume, in mm from the crosshair.
@@ -170,7 +170,7 @@ export class Oblique {
   #frame(matrix, coarse = 1) {
     const [left, top, right, bottom] = this.extent, area = (right - left) * (bottom - top);
     const pitch = Math.max(coarse * Math.min(...this.volume.spacing), Math.sqrt(area / LARGEST));
-    const before = (mm) => Math.max(0, Math.ceil(mm / pitch - 0.5)), [x, y] = [before(-left), before(-top)];
+    const before = (mm) => Math.max(0, Math.ceil(mm / pitch - 0.5 - 1e-6)), [x, y] = [before(-left), before(-top)];
     const start = apply(matrix, plus(plus(this.point, -x * pitch, this.right), -y * pitch, this.down));
     const step = (axis) => plus([0, 0, 0], pitch, turnedBy(matrix, axis));
     const place = { left: -(x + 0.5) * pitch, top: -(y + 0.5) * pitch, pitch };

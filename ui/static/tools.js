@@ -38,14 +38,13 @@ export class Tools {
     this.#heat(bar);
     const more = make("div", "group more", bar);
     this.measure = this.#button(more, "Measure", "Drag a line on a slice (key M)", () => viewer.toggleMeasure());
-    this.remove = this.#button(more, "Delete line", "Remove the marked line (key Delete)", () => viewer.removeLine());
     this.#slab(more);
     this.#oblique(more);
     this.invert = this.#button(more, "Invert", "Black for bright (key I)", () => viewer.toggle("inverted"));
     this.cross = this.#button(more, "Cursor", "Cursor lines (key C)", () => viewer.toggle("crossed"));
-    this.fit = this.#button(more, "Fit", "Whole slices again (key F)", () => viewer.fit());
     this.#button(more, "Reset", "First window, whole slices, single slice, straight planes (key R)", () => viewer.reset());
     if (link) this.link = this.#button(more, "Linked", "Scroll both studies together (key L)", () => viewer.toggleLink());
+    this.#sometimes(more);
     make("div", "hint", viewer.pane, HINT);
     this.help = make("dl", "help", viewer.grid);
     this.help.hidden = true;
@@ -60,6 +59,14 @@ export class Tools {
     button.title = title;
     button.addEventListener("click", act);
     return button;
+  }
+
+  // Those that come and go stand last and keep their room, so that nothing moves under the pointer.
+  #sometimes(group) {
+    const { viewer } = this;
+    this.straighten = this.#button(group, "Straighten", "Oblique plane straight again (key 0)", () => viewer.turn([0, 0]));
+    this.fit = this.#button(group, "Fit", "Whole slices again (key F)", () => viewer.fit());
+    this.remove = this.#button(group, "Delete line", "Remove the marked line (key Delete)", () => viewer.removeLine());
   }
 
   #presets(group) {
@@ -80,10 +87,9 @@ export class Tools {
     this.oblique = make("select", "", group);
     this.oblique.title = "Turn one plane about the cursor (key O): drag a handle of its line in another plane, or Shift with the arrows";
     this.oblique.setAttribute("aria-label", "Oblique");
-    make("option", "", this.oblique, "No oblique plane").value = "";
+    make("option", "", this.oblique, "Straight planes").value = "";
     for (const { name } of viewer.planes) make("option", "", this.oblique, `Turn ${name.toLowerCase()}`).value = name;
     this.oblique.addEventListener("change", () => viewer.setOblique(this.oblique.value));
-    this.straighten = this.#button(group, "Straighten", "Oblique plane straight again (key 0)", () => viewer.turn([0, 0]));
   }
 
   #heat(bar) {
