@@ -5,8 +5,9 @@
 Four cohorts: lung1 (336 lung cancers), TCGA-KIRC (279 kidney cancers), heart failure (299), and KiTS23 (392 kidney tumours, with
 covariates known before surgery only). Five folds, dealt evenly by event, from a seed. In every fold the covariates are learned
 from the other four, and so is the ridge, by folds within them. Every patient is predicted once, by a model that has not seen it.
-C is of the pooled predictions, with a percentile interval over patients drawn 1000 times. Uno's C, AUC and Brier score are of
-each fold, with the censoring of its training patients, and averaged. Prints Markdown.
+C is of the pooled predictions. Uno's C, AUC and Brier score are of each fold, with the censoring of its training patients, and
+averaged. Intervals are percentiles over patients drawn 1000 times: folds and predictions stay as they are, censoring is
+estimated anew from the training patients drawn. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sksurv.linear_model import CoxPHSurvivalAnalysis
 from sksurv.metrics import concordance_index_censored, concordance_index_ipcw, cumulative_dynamic_auc, integrated_brier_score
 from sksurv.util import Surv
 
-from medvl.evaluation.intervals import bootstrap
+from medvl.evaluation.intervals import Draws, bootstrap
 from medvl.evaluation.metrics import harrell_of
 from medvl.survival.calibration import calibration_groups
 from medvl.survival.covariates import fit_covariates
@@ -36,8 +37,17 @@ from medvl.survival.discrete import fit_discrete
 from medvl.survival.endpoints import Endpoint
 from medvl.survival.measures import censoring, dynamic_auc, harrell, integrated_brier, uno
 from medvl.survival.penalty import choose_penalty, event_folds
+from medvl.survival.weighted import (
+    integrated,
+    mean_auc,
+    weighted_auc,
+    weighted_brier,
+    weighted_kaplan_meier,
+    weighted_uno,
+)
 
 PENALTIES = tuple(float(p) for p in np.logspace(1, -3, 9))
+PLAIN = "Kaplan-Meier"
 Array = np.ndarray
 
 
@@ -215,6 +225,26 @@ def interval(t: Array, e: Array, risk: Array, draws: int) -> str:
     return f"{harrell(t, e, risk):.3f} ({low:.3f} to {high:.3f})"
 
 
+def drawn(cohort: Cohort, t: Array, e: Array, fold: Array, scores: Scores, grid: Array, weights: Array) -> Array:
+    """(3, 1 + draws) Uno's C, mean AUC and IBS, means over folds, the cohort's own first."""
+    folds = []
+    for k in range(fold.max() + 1):
+        held, at = fold == k, np.array(cohort.horizons)
+        known = weighted_kaplan_meier(t[~held], e[~held], weights[:, ~held], censoring=True)
+        one = (t[held], e[held], scores.risk[held], weights[:, held], known)
+        areas = mean_auc(t[held], e[held], weights[:, held], at, weighted_auc(*one, at))
+        errors = weighted_brier(t[held], e[held], scores.survival[held], weights[:, held], known, grid)
+        folds.append([weighted_uno(*one, grid[-1]), areas, integrated(errors, grid)])
+    return np.mean(folds, axis=0)
+
+
+def cell(values: Array, *, sign: bool = False) -> str:
+    """A value and its interval over the draws that have one."""
+    low, high = np.nanquantile(values[1:], [0.025, 0.975])
+    form = "+.3f" if sign else ".3f"
+    return f"{values[0]:{form}} ({low:{form}} to {high:{form}})"
+
+
 def report(cohort: Cohort, draws: int, figures: Path | None) -> list[str]:
     outcome = cohort.endpoint.read(cohort.table)
     if reason := outcome.refusal():
@@ -229,22 +259,23 @@ def report(cohort: Cohort, draws: int, figures: Path | None) -> list[str]:
     lines += [whole.encode(table).describe() + f"; {len(whole.names)} features.", ""]
     if warning := outcome.caution(len(whole.names)):
         lines += [warning + ".", ""]
-    lines += ["| model | C, pooled out of fold | Uno C | mean AUC | IBS |", "|---|---|---|---|---|"]
+    lines += [f"| model | C, pooled out of fold | Uno C | mean AUC | IBS | IBS minus {PLAIN} |", "|---|---|---|---|---|---|"]
+    weights = Draws([f"{i:04d}" for i in range(len(t))], draws).weights([f"{i:04d}" for i in range(len(t))])
+    plain = drawn(cohort, t, e, fold, marginal(t, e, fold, grid), grid, weights)[2]
     for name, scores in results.items():
-        lines.append(f"| {name} | {interval(t, e, scores.risk, draws)} | " + " | ".join(f"{v:.4f}" for v in scores.ours) + " |")
-    lines.append(f"| Kaplan-Meier of training, no covariates | 0.5 | 0.5 | 0.5 | {marginal(t, e, fold, grid):.4f} |")
+        found = drawn(cohort, t, e, fold, scores, grid, weights)
+        if not np.allclose(found[:, 0], scores.ours, atol=1e-12):
+            raise SystemExit(f"{name}: measures under weights of one differ from the plain ones")
+        cells = [interval(t, e, scores.risk, draws), *(cell(v) for v in found), cell(found[2] - plain, sign=True)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    lines.append(f"| {PLAIN} of training, no covariates | 0.5 | 0.5 | 0.5 | {cell(plain)} | |")
     return [*lines, "", *checks(t, e, results), "", *calibrated(cohort, t, e, results, grid, figures), ""]
 
 
-def marginal(t: Array, e: Array, fold: Array, grid: Array) -> float:
-    """IBS of predicting everybody the Kaplan-Meier curve of training."""
-    values = []
-    for k in range(fold.max() + 1):
-        held = fold == k
-        level = curve(t[~held], e[~held]).at(grid)[0]
-        known = censoring(t[~held], e[~held])
-        values.append(integrated_brier(t[held], e[held], np.tile(level, (held.sum(), 1)), grid, known))
-    return float(np.mean(values))
+def marginal(t: Array, e: Array, fold: Array, grid: Array) -> Scores:
+    """Predicting everybody the Kaplan-Meier curve of training."""
+    level = np.stack([curve(t[fold != k], e[fold != k]).at(grid)[0] for k in range(fold.max() + 1)])
+    return Scores(np.zeros(len(t)), level[fold], (), ())
 
 
 def checks(t: Array, e: Array, results: dict[str, Scores]) -> list[str]:

@@ -9,11 +9,14 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from medvl.evaluation.decisions import net_benefit, risk_coverage
+from medvl.evaluation.estimates import estimate
+from medvl.evaluation.intervals import Draws
 from medvl.evaluation.reliability import (
     ece_interval,
     error_by_chance,
     expected_calibration_error,
     recalibration,
+    recalibration_of,
     reliability,
 )
 
@@ -47,24 +50,28 @@ def _corners(x: Array, y: Array) -> NDArray[np.int64]:
     return np.concatenate([[0], np.flatnonzero(~straight) + 1, [len(x) - 1]])
 
 
-def calibration_of(
-    labels: Labels, probability: Array, patients: NDArray[np.str_], bins: int, draws: int, seed: int
-) -> dict[str, Any]:
+def calibration_of(labels: Labels, probability: Array, patients: NDArray[np.str_], bins: int, draws: Draws) -> dict[str, Any]:
     """Expected calibration error with its interval and what chance alone gives, slope and intercept, reliability curve."""
+    n, seed = len(draws.counts), draws.seed
     value = expected_calibration_error(labels, probability, bins)
-    low, high = ece_interval(labels, probability, patients, bins=bins, n=draws, seed=seed)
+    low, high = ece_interval(labels, probability, patients, bins=bins, n=n, seed=seed)
     usual, most = error_by_chance(probability, bins, seed=seed)
     ece = {"value": round(value, 4), "ci": [round(low, 4), round(high, 4)]}
     ece |= {"if_calibrated": round(usual, 4), "if_calibrated_95": round(most, 4)}
-    try:
-        again = recalibration(labels, probability)
-        slope: dict[str, Any] = {"slope": round(again.slope, 3), "intercept": round(again.intercept, 3)}
-        slope |= {"in_the_large": round(again.in_the_large, 3)}
-    except ValueError as error:
-        slope = {"na": str(error)}
     curve = reliability(labels, probability, bins, clusters=patients, seed=seed)
     points = {name: plain(getattr(curve, name)) for name in ("mean_probability", "frequency", "low", "high")}
-    return {"ece": ece, "recalibration": slope, "reliability": {**points, "n": curve.n.tolist()}}
+    again = _recalibration(labels, probability, patients, draws)
+    return {"ece": ece, "recalibration": again, "reliability": {**points, "n": curve.n.tolist()}}
+
+
+def _recalibration(labels: Labels, probability: Array, patients: NDArray[np.str_], draws: Draws) -> dict[str, Any]:
+    """Slope, intercept and calibration in the large with their intervals; NA with its reason."""
+    try:
+        recalibration(labels, probability)
+    except ValueError as error:
+        return {"na": str(error)}
+    values = draws.values(recalibration_of(labels, probability), patients)
+    return {name: estimate(values[:, k], 3) for k, name in enumerate(("slope", "intercept", "in_the_large"))}
 
 
 def decision_curve(labels: Labels, probability: Array, patients: NDArray[np.str_], draws: int, seed: int) -> dict[str, Any]:

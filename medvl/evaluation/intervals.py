@@ -99,7 +99,7 @@ class Draws:
     """
 
     def __init__(self, patients: ArrayLike, n: int = 1000, seed: int = 0) -> None:
-        self.names = np.unique(np.asarray(patients, dtype=str))
+        self.names, self.seed = np.unique(np.asarray(patients, dtype=str)), seed
         size = len(self.names)
         rng = np.random.default_rng(seed)
         self.counts = rng.multinomial(size, np.full(size, 1 / size), size=n).astype(np.float64) if size else np.zeros((n, 0))

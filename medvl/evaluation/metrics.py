@@ -8,7 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from medvl.evaluation.intervals import Weighted
-from medvl.survival.measures import weighted_harrell
+from medvl.survival.weighted import (
+    weighted_auc,
+    weighted_brier,
+    weighted_brier_of_curve,
+    weighted_harrell,
+    weighted_kaplan_meier,
+    weighted_uno,
+)
 
 Array = NDArray[np.float64]
 
@@ -102,6 +109,40 @@ def median_of(values: ArrayLike) -> Weighted:
 def harrell_of(time: ArrayLike, event: ArrayLike, risk: ArrayLike) -> Weighted:
     """Harrell's C as a statistic of draws; arguments as `harrell`."""
     return Weighted(partial(weighted_harrell, time, event, risk), len(np.asarray(time)))
+
+
+def uno_of(time: ArrayLike, event: ArrayLike, risk: ArrayLike) -> Weighted:
+    """Uno's C as a statistic of draws; in each draw censoring is estimated from the patients drawn."""
+
+    def of(weights: Array) -> Array:
+        return weighted_uno(time, event, risk, weights, weighted_kaplan_meier(time, event, weights, censoring=True))
+
+    return Weighted(of, len(np.asarray(time)))
+
+
+def dynamic_auc_of(time: ArrayLike, event: ArrayLike, risk: ArrayLike, at: ArrayLike) -> Weighted:
+    """(T,) AUC by each time as a statistic of draws; censoring as `uno_of`."""
+
+    def of(weights: Array) -> Array:
+        return weighted_auc(time, event, risk, weights, weighted_kaplan_meier(time, event, weights, censoring=True), at)
+
+    return Weighted(of, len(np.asarray(time)))
+
+
+def survival_brier_of(time: ArrayLike, event: ArrayLike, survival: Array | None, at: ArrayLike) -> Weighted:
+    """(T,) Brier score of predicted survival (N, T) as a statistic of draws; censoring as `uno_of`.
+
+    None predicts the Kaplan-Meier curve of the patients drawn for each of them: what can be known of nobody in particular.
+    """
+
+    def of(weights: Array) -> Array:
+        known = weighted_kaplan_meier(time, event, weights, censoring=True)
+        if survival is not None:
+            return weighted_brier(time, event, survival, weights, known, at)
+        level = weighted_kaplan_meier(time, event, weights).at(at)
+        return weighted_brier_of_curve(time, event, level, weights, known, at)
+
+    return Weighted(of, len(np.asarray(time)))
 
 
 def binary(labels: ArrayLike) -> NDArray[np.bool_]:

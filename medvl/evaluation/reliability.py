@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import logit
+from scipy.special import expit, logit
 
 from medvl.evaluation.calibration import logistic, pooled
-from medvl.evaluation.intervals import Clusters, Weighted, draws, proportion
+from medvl.evaluation.intervals import BLOCK, Clusters, Weighted, draws, proportion
 from medvl.evaluation.metrics import Array, binary, numbers, weighing
 
 Binning = Literal["filled", "width"]
@@ -232,6 +232,64 @@ def recalibration(labels: ArrayLike, probabilities: ArrayLike, weights: ArrayLik
     ones = np.ones((len(y), 1))
     intercept, slope = logistic(np.hstack([ones, z[:, None]]), y, w)
     return Recalibration(float(slope), float(intercept), float(logistic(ones, y, w, z)[0]))
+
+
+def recalibration_of(labels: ArrayLike, probabilities: ArrayLike) -> Weighted:
+    """(3,) slope, intercept and calibration in the large as a statistic of draws; NaN where `recalibration` refuses.
+
+    Raises:
+        ValueError: a label or probability out of range.
+    """
+    y, p = _checked(labels, probabilities)
+    z = logit(np.clip(p, 1e-6, 1 - 1e-6))
+
+    def of(weights: Array) -> Array:
+        out = np.full((len(weights), 3), np.nan)
+        step = max(1, BLOCK // len(y))
+        for start in range(0, len(weights), step):
+            some = slice(start, start + step)
+            w = weights[some]
+            (low, high), (below, above) = (_range(z, w * part) for part in (y, 1 - y))
+            overlap, both = (low < above) & (below < high), np.isfinite(low) & np.isfinite(below)
+            out[some][overlap, :2] = _newton(np.stack([z, np.ones_like(z)]), y, w[overlap])
+            out[some][both, 2] = _newton(np.ones((1, len(z))), y, w[both], z)[:, 0]
+        return out
+
+    return Weighted(of, len(y))
+
+
+def _range(z: Array, weights: Array) -> tuple[Array, Array]:
+    """(D,) lowest and highest value (N,) with weight in each line (D, N); inf and -inf where none has any."""
+    return np.where(weights > 0, z, np.inf).min(1), np.where(weights > 0, z, -np.inf).max(1)
+
+
+def _newton(design: Array, goal: Array, weights: Array, known: Array | float = 0.0) -> Array:
+    """(D, K) coefficients of a logistic regression on design (K, N) under each line of weights (D, N); NaN where it has none.
+
+    Plain Newton steps for all lines at once; a line that they do not settle goes to `logistic`, which shortens them.
+    """
+    beta, k = np.zeros((len(weights), len(design))), len(design)
+    squares = (design[:, None] * design).reshape(k * k, -1)
+    open_ = np.ones(len(weights), dtype=bool)
+    for _ in range(25):
+        if not open_.any():
+            break
+        b, w = beta[open_], weights[open_]
+        p = expit(b @ design + known)
+        slope, bend = (w * (p - goal)) @ design.T, w * p * (1 - p)
+        curvature = (bend @ squares.T).reshape(-1, k, k)
+        fit = np.linalg.cond(curvature) < 1e12
+        step = np.full_like(b, np.nan)
+        step[fit] = np.linalg.solve(curvature[fit], slope[fit][..., None])[..., 0]
+        beta[open_] = b - step
+        done = ~(np.abs(step).max(1) >= 1e-9 * (1 + np.abs(beta[open_]).max(1)))
+        open_[np.flatnonzero(open_)[done]] = False
+    for d in np.flatnonzero(open_ | ~np.isfinite(beta).all(1)):
+        try:
+            beta[d] = logistic(design.T, goal, weights[d], known)
+        except ValueError:
+            beta[d] = np.nan
+    return beta
 
 
 def _checked(labels: ArrayLike, probabilities: ArrayLike) -> tuple[Array, Array]:

@@ -10,12 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from medvl.evaluation.estimates import estimate, interval, missing
-from medvl.evaluation.metrics import harrell_of
+from medvl.evaluation.metrics import dynamic_auc_of, harrell_of, survival_brier_of, uno_of
 from medvl.evaluation.protocol import Survival
 from medvl.evaluation.tasks import Model, Setting
 from medvl.survival.curves import Curve, curve, log_rank
-from medvl.survival.measures import brier, censoring, dynamic_auc, integrated_brier, uno
 from medvl.survival.steps import kaplan_meier
+from medvl.survival.weighted import integrated, weighted_kaplan_meier
 
 Array = NDArray[np.float64]
 GROUPS = ("low", "middle", "high")
@@ -87,27 +87,28 @@ def survival(setting: Setting, task: Survival) -> dict[str, Any]:
     return told | {
         "concordance": _concordances(setting, task, data),
         "groups": _groups(model.reference, data),
-        "at": _at_horizons(setting, task, data),
+        "censoring": "of the evaluated patients, estimated anew in each draw",
+        **_at_horizons(setting, task, data),
     }
 
 
 def _concordances(setting: Setting, task: Survival, data: Outcomes) -> dict[str, Any]:
-    """Harrell's C of the model and of each column beside it, on the same patients, with the paired difference."""
-    own = setting.draws.values(harrell_of(data.time, data.event, data.risk), data.patients)
-    out: dict[str, Any] = {"model": estimate(own)}
-    try:
-        out["model"]["uno"] = round(uno(data.time, data.event, data.risk, censoring(data.time, data.event)), 4)
-    except ValueError as error:
-        out["model"]["uno_na"] = str(error)
+    """Harrell's and Uno's C of the model and of each column beside it, on the same patients, with the paired differences."""
+
+    def both(risk: Array) -> tuple[Array, Array]:
+        of = (harrell_of(data.time, data.event, risk), uno_of(data.time, data.event, risk))
+        return setting.draws.values(of[0], data.patients), setting.draws.values(of[1], data.patients)
+
+    own = both(data.risk)
+    out: dict[str, Any] = {"model": estimate(own[0]) | {"uno": estimate(own[1])}}
     for name in task.beside:
         values = pd.to_numeric(setting.table.patients[name], errors="coerce").reindex(data.patients).to_numpy(dtype=np.float64)
         known = np.isfinite(values)
         if not known.all():
             out[name] = missing(f"not known for {int((~known).sum())} of {len(known)} patients")
             continue
-        other = setting.draws.values(harrell_of(data.time, data.event, values), data.patients)
-        out[name] = estimate(other)
-        out[name]["model_minus_this"] = estimate(own - other)
+        told = [estimate(c) | {"model_minus_this": estimate(mine - c)} for mine, c in zip(own, both(values), strict=True)]
+        out[name] = told[0] | {"uno": told[1]}
     return out
 
 
@@ -148,51 +149,53 @@ def _at_horizons(setting: Setting, task: Survival, data: Outcomes) -> dict[str, 
 
     model = setting.model.survival
     assert model is not None  # noqa: S101 - callers checked
-    cuts = np.quantile(model.reference, [1 / 3, 2 / 3])
-    which = np.searchsorted(cuts, data.risk, side="right")
-    known = censoring(data.time, data.event)
-    out: dict[str, Any] = {}
-    for days in task.horizons_days:
-        if days not in HORIZONS_DAYS:
-            out[str(int(days))] = missing(f"the bundle holds no baseline at {days:g} days")
-            continue
-        predicted = np.exp(-model.baseline[HORIZONS_DAYS.index(days)] * np.exp(data.risk))
-        out[str(int(days))] = _at(data, predicted, which, days, known, setting)
-    together = [d for d in task.horizons_days if d in HORIZONS_DAYS and d <= data.time.max()]
-    if len(together) > 1:
-        curves = np.exp(-np.stack([model.baseline[HORIZONS_DAYS.index(d)] * np.exp(data.risk) for d in together], 1))
-        try:
-            out["integrated_brier"] = round(integrated_brier(data.time, data.event, curves, together, known), 4)
-        except ValueError as error:
-            out["integrated_brier_na"] = str(error)
-    return out
+    at = sorted({d for d in task.horizons_days if d in HORIZONS_DAYS and d <= data.time.max()})
+    hazard = np.array([model.baseline[HORIZONS_DAYS.index(d)] for d in at])
+    predicted = np.exp(-hazard * np.exp(data.risk)[:, None])
+    told: dict[str, Any] = {str(int(d)): missing(f"nobody was followed for {d:g} days") for d in task.horizons_days}
+    told |= {
+        str(int(d)): missing(f"the bundle holds no baseline at {d:g} days") for d in set(task.horizons_days) - {*HORIZONS_DAYS}
+    }
+    if not at:
+        return {"at": told, "integrated_brier": missing("no horizon can be measured")}
+    areas, own, plain = (
+        setting.draws.values(statistic, data.patients)
+        for statistic in (
+            dynamic_auc_of(data.time, data.event, data.risk, at),
+            survival_brier_of(data.time, data.event, predicted, at),
+            survival_brier_of(data.time, data.event, None, at),
+        )
+    )
+    groups = np.searchsorted(np.quantile(model.reference, [1 / 3, 2 / 3]), data.risk, side="right")
+    for k, days in enumerate(at):
+        rows = _observed(data, predicted[:, k], groups, days, setting)
+        told[str(int(days))] = {"groups": rows, "auc": _area(data, days, areas[:, k]), "brier": _beside(own[:, k], plain[:, k])}
+    both = _beside(integrated(own, at), integrated(plain, at)) if len(at) > 1 else missing("one horizon only")
+    return {"at": told, "integrated_brier": both}
 
 
-def _at(data: Outcomes, predicted: Array, which: NDArray[np.int64], days: float, known: Any, setting: Setting) -> dict[str, Any]:
-    told: dict[str, Any] = {"groups": []}
-    if days > data.time.max():
-        return missing(f"nobody was followed for {days:g} days")
+def _beside(own: Array, plain: Array) -> dict[str, Any]:
+    """Estimate of a Brier score, that of one Kaplan-Meier curve for everybody, and the first minus the second."""
+    return estimate(own) | {"kaplan_meier": estimate(plain), "minus_kaplan_meier": estimate(own - plain)}
+
+
+def _area(data: Outcomes, days: float, values: Array) -> dict[str, Any]:
+    if np.isfinite(values[0]):
+        return estimate(values)
+    cases, controls = int((data.event & (data.time <= days)).sum()), int((data.time > days).sum())
+    return missing(f"{cases} with the event by then and {controls} who lived on; both are needed")
+
+
+def _observed(data: Outcomes, predicted: Array, groups: NDArray[np.int64], days: float, setting: Setting) -> list[dict[str, Any]]:
+    """Of each risk group, mean predicted survival at a time, and that of Kaplan-Meier with its interval."""
+    rows = []
     for k, name in enumerate(GROUPS):
-        mine = np.flatnonzero(which == k)
-        if len(mine) >= setting.protocol.minimum.subgroup:
-            observed = float(kaplan_meier(data.time[mine], data.event[mine]).at([days])[0])
-            span = interval(_km_draws(data, mine, days, setting))
-            row = {"group": name, "patients": len(mine), "predicted": round(float(predicted[mine].mean()), 4)}
-            told["groups"].append(row | {"observed": round(observed, 4), "ci": span and [round(v, 4) for v in span]})
-    try:
-        told["auc"] = round(dynamic_auc(data.time, data.event, data.risk, [days], known)[1], 4)
-        told["brier"] = round(float(brier(data.time, data.event, predicted[:, None], [days], known)[0]), 4)
-    except ValueError as error:
-        told["na"] = str(error)
-    return told
-
-
-def _km_draws(data: Outcomes, mine: NDArray[np.int64], days: float, setting: Setting) -> Array:
-    """(B,) Kaplan-Meier survival at a time in each draw of patients, by weights."""
-    weights = setting.draws.weights(data.patients[mine])[1:]
-    time, event = data.time[mine], data.event[mine]
-    moments = np.unique(time[event & (time <= days)])
-    died = weights @ (event[:, None] & (time[:, None] == moments)).astype(float)
-    at_risk = weights @ (time[:, None] >= moments).astype(float)
-    left = 1 - np.divide(died, at_risk, out=np.zeros_like(died), where=at_risk > 0)
-    return np.asarray(left.prod(1), dtype=np.float64)
+        mine = np.flatnonzero(groups == k)
+        if len(mine) < setting.protocol.minimum.subgroup:
+            continue
+        time, event = data.time[mine], data.event[mine]
+        drawn = weighted_kaplan_meier(time, event, setting.draws.weights(data.patients[mine])).at([days])[1:, 0]
+        observed, span = float(kaplan_meier(time, event).at([days])[0]), interval(drawn)
+        row = {"group": name, "patients": len(mine), "predicted": round(float(predicted[mine].mean()), 4)}
+        rows.append(row | {"observed": round(observed, 4), "ci": span and [round(v, 4) for v in span]})
+    return rows

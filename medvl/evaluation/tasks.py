@@ -169,7 +169,7 @@ def _finding(setting: Setting, task: ZeroShot, key: str, rows: Scored) -> tuple[
         "average_precision": estimate(precisions),
         **verdict_rates(rows, setting.draws),
         "brier": estimate(errors),
-        **calibration_of(rows.labels, rows.probability, rows.patients, task.bins, setting.protocol.draws, setting.protocol.seed),
+        **calibration_of(rows.labels, rows.probability, rows.patients, task.bins, setting.draws),
         "roc": roc_points(rows.labels, rows.probability),
         "decision": decision_curve(rows.labels, rows.probability, rows.patients, setting.protocol.draws, setting.protocol.seed),
         "risk_coverage": risk_coverage_curve(rows.labels, rows.probability, calibration.threshold),

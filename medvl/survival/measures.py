@@ -11,18 +11,17 @@ from numpy.typing import ArrayLike, NDArray
 from medvl.survival.steps import KaplanMeier, checked, kaplan_meier
 
 Array = NDArray[np.float64]
-PAIRS = 1 << 22
 
 
 @dataclass(frozen=True, eq=False)
 class Censoring:
-    """Probability G of not being censored, from TRAINING patients, for weights of 1 / G.
+    """Probability G of not being censored, for weights of 1 / G.
 
     Args:
         curve: Kaplan-Meier of censoring.
         tied: an event at t is weighed by G(t-), the chance of being watched up to it ("before"), or by G(t) ("at"), as
             scikit-survival does. They differ only where patients are censored at the time of another's event.
-        last: longest training follow-up.
+        last: longest follow-up.
     """
 
     curve: KaplanMeier
@@ -41,15 +40,19 @@ class Censoring:
         late = times[(times > self.last) | (found <= 0)]
         if len(late):
             raise ValueError(
-                f"nobody of training was watched at time {late.min():g} (longest follow-up {self.last:g}), so nothing says how "
-                "many were censored by then; take an earlier time or tau"
+                f"nobody was watched at time {late.min():g} (longest follow-up {self.last:g}), so nothing says how many were "
+                "censored by then; take an earlier time or tau"
             )
         return found
 
 
 def censoring(time: ArrayLike, event: ArrayLike, tied: Literal["before", "at"] = "before") -> Censoring:
-    """The censoring distribution of training patients: pass their times and events, never those of the test."""
-    t, e = checked(time, event, "training follow-up")
+    """The censoring distribution of patients who are censored as those that are measured.
+
+    In cross-validation these are the training patients, whose times are independent of the errors measured. Where another
+    cohort is evaluated, they are that cohort itself: follow-up elsewhere says nothing of how its patients were censored.
+    """
+    t, e = checked(time, event)
     return Censoring(kaplan_meier(t, e, censoring=True), tied, float(t.max()))
 
 
@@ -66,27 +69,10 @@ def harrell(time: ArrayLike, event: ArrayLike, risk: ArrayLike) -> float:
     Raises:
         ValueError: no comparable pair.
     """
-    later, lower, equal = _comparable(*_columns(time, event, risk))
+    later, lower, equal = _comparable(*columns(time, event, risk))
     if later.sum() == 0:
         raise ValueError("no comparable pair: nobody outlived an observed event")
     return float((lower + equal / 2).sum() / later.sum())
-
-
-def weighted_harrell(time: ArrayLike, event: ArrayLike, risk: ArrayLike, weights: Array) -> Array:
-    """(D,) Harrell's C under each line of case weights (D, N), a pair weighing their product; NaN without a comparable pair.
-
-    Counts as weights give `harrell` of the rows repeated so often: many draws of a bootstrap by products of matrices. Other
-    arguments as `harrell`. O(D N**2), in bounded memory.
-    """
-    t, e, r = _columns(time, event, risk)
-    pairs, hits = np.zeros((2, len(weights)))
-    for some in np.array_split(np.flatnonzero(e), 1 + e.sum() * len(t) // PAIRS):
-        at, own = t[some, None], weights[:, some]
-        later = (t > at) | ((t == at) & ~e)
-        good = later * ((r < r[some, None]) + 0.5 * (r == r[some, None]))
-        pairs += np.einsum("di,di->d", weights @ later.T.astype(np.float64), own)
-        hits += np.einsum("di,di->d", weights @ good.T, own)
-    return np.asarray(np.divide(hits, pairs, out=np.full(len(weights), np.nan), where=pairs > 0))
 
 
 def uno(time: ArrayLike, event: ArrayLike, risk: ArrayLike, known: Censoring, tau: float | None = None) -> float:
@@ -96,15 +82,15 @@ def uno(time: ArrayLike, event: ArrayLike, risk: ArrayLike, known: Censoring, ta
         time: (N,) follow-up of test patients.
         event: (N,) bool.
         risk: (N,) higher is worse.
-        known: censoring of training patients.
+        known: how patients like these are censored.
         tau: only events before it count.
 
     Raises:
-        ValueError: no comparable pair, or an event when nobody of training was watched.
+        ValueError: no comparable pair, or an event when nobody of `known` was watched.
 
     Source: Uno et al. 2011, Statistics in Medicine 30:1105.
     """
-    t, e, r = _columns(time, event, risk)
+    t, e, r = columns(time, event, risk)
     later, lower, equal = _comparable(t, e, r)
     counted = (later > 0) & (t < np.inf if tau is None else t < tau)
     if not counted.any():
@@ -121,10 +107,10 @@ def dynamic_auc(time: ArrayLike, event: ArrayLike, risk: ArrayLike, at: ArrayLik
         event: (N,) bool.
         risk: (N,), or (N, T) if it changes with time; higher is worse.
         at: (T,) rising times.
-        known: censoring of training patients.
+        known: how patients like these are censored.
 
     Raises:
-        ValueError: at one of the times nobody had the event or nobody lived on, or nobody of training was watched.
+        ValueError: at one of the times nobody had the event or nobody lived on, or nobody of `known` was watched.
 
     Source: Uno et al. 2007; Hung and Chiang 2010 (cumulative cases, dynamic controls); mean after Lambert and Chevret 2016.
     """
@@ -148,7 +134,7 @@ def brier(time: ArrayLike, event: ArrayLike, survival: ArrayLike, at: ArrayLike,
     """(T,) mean squared error of predicted survival (N, T), censored patients made up for by weights; 0 is best.
 
     Raises:
-        ValueError: nobody of training was watched at one of the times.
+        ValueError: nobody of `known` was watched at one of the times.
 
     Source: Graf et al. 1999, Statistics in Medicine 18:2529; weights at events after Gerds and Schumacher 2006.
     """
@@ -177,7 +163,12 @@ def integrated_brier(time: ArrayLike, event: ArrayLike, survival: ArrayLike, at:
     return float(np.trapezoid(brier(time, event, survival, times, known), times) / (times[-1] - times[0]))
 
 
-def _columns(time: ArrayLike, event: ArrayLike, risk: ArrayLike) -> tuple[Array, NDArray[np.bool_], Array]:
+def columns(time: ArrayLike, event: ArrayLike, risk: ArrayLike) -> tuple[Array, NDArray[np.bool_], Array]:
+    """Times, events and risks, (N,) each.
+
+    Raises:
+        ValueError: lengths differ, or a time or risk is not a number.
+    """
     t, e, r = np.asarray(time, dtype=np.float64), np.asarray(event, dtype=bool), np.asarray(risk, dtype=np.float64)
     if not (t.shape == e.shape == r.shape and t.ndim == 1):
         raise ValueError(f"times {t.shape}, events {e.shape} and risks {r.shape} must be one value each for every patient")

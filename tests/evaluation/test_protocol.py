@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,9 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lifelines import KaplanMeierFitter
 from lifelines.utils import concordance_index
 from pretend import ENDPOINT, PROTOCOL, cohort, model
 from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
+from sksurv.metrics import brier_score, concordance_index_ipcw, cumulative_dynamic_auc, integrated_brier_score
+from sksurv.util import Surv
 
 from medvl.errors import ConfigError
 from medvl.evaluation.embedded import Embedded
@@ -155,6 +159,61 @@ def test_survival_agrees_with_lifelines(first: dict[str, Any]) -> None:
     )
     assert found["endpoint"] == ENDPOINT
     assert sum(c["patients"] for c in found["groups"]["curves"]) == found["patients"] == 80
+
+
+def test_accuracy_at_fixed_times_has_intervals_a_reference_and_agrees_with_scikit_survival() -> None:
+    table, head = cohort(), model().survival
+    assert head is not None
+    tasks = [{"type": "survival", "endpoint": ENDPOINT, "beside": ["age_years"]}]
+    found = told(table, draws=100, tasks=tasks)["tasks"]["survival"]
+    use = {p: rows.index[table.usable[rows.index]] for p, rows in table.rows.groupby("patient_id")}
+    risk = np.array([head.risk({table.rows.at[i, "region"]: table.embedding[i] for i in rows}, None) for rows in use.values()])
+    ages = table.patients["age_years"].to_numpy()
+    t, e, at = table.patients["time_days"].to_numpy(), table.patients["event"].to_numpy(dtype=bool), [365.0, 1095.0, 1825.0]
+    assert [len(use), found["patients"]] == [80, 80]
+    survival = np.exp(-head.baseline * np.exp(risk)[:, None])
+    draws = Draws(table.patients.index, 100, 0)
+
+    def measured(i: np.ndarray) -> dict[str, Any]:
+        y, curve = Surv.from_arrays(e[i], t[i]), KaplanMeierFitter().fit(t[i], e[i])
+        plain = np.tile(curve.survival_function_at_times(at), (len(i), 1))
+        own, other = (brier_score(y, y, s, at)[1] for s in (survival[i], plain))
+        return {
+            "auc": [cumulative_dynamic_auc(y, y, risk[i], [d])[0][0] for d in at],
+            "uno": concordance_index_ipcw(y, y, risk[i])[0],
+            "gain": concordance_index_ipcw(y, y, risk[i])[0] - concordance_index_ipcw(y, y, ages[i])[0],
+            "brier": own,
+            "difference": own - other,
+            "ibs": integrated_brier_score(y, y, survival[i], at),
+        }
+
+    values = []
+    for line in draws.counts:
+        with contextlib.suppress(ValueError):
+            values.append(measured(np.repeat(np.arange(80), line.astype(int))))
+    at_times, whole = [found["at"][str(int(d))] for d in at], measured(np.arange(80))
+    pairs = {"brier": [a["brier"] for a in at_times], "difference": [a["brier"]["minus_kaplan_meier"] for a in at_times]}
+    pairs |= {
+        "auc": [a["auc"] for a in at_times],
+        "uno": [found["concordance"]["model"]["uno"]],
+        "ibs": [found["integrated_brier"]],
+    }
+    pairs["gain"] = [found["concordance"]["age_years"]["uno"]["model_minus_this"]]
+    for name, estimates in pairs.items():
+        assert [x["value"] for x in estimates] == pytest.approx(np.atleast_1d(whole[name]), abs=6e-5), name
+        low, high = np.quantile([np.atleast_1d(v[name]) for v in values], [0.025, 0.975], axis=0)
+        assert [x["ci"] for x in estimates] == [pytest.approx(ends, abs=6e-5) for ends in zip(low, high, strict=True)], name
+
+
+def test_a_horizon_without_baseline_or_follow_up_is_na() -> None:
+    tasks = [{"type": "survival", "endpoint": ENDPOINT, "horizons_days": [365, 730, 1825]}]
+    table = cohort()
+    short = table.patients.assign(time_days=table.patients["time_days"].clip(upper=900))
+    at = told(replace(table, patients=short), tasks=tasks)["tasks"]["survival"]
+    assert "no baseline at 730" in at["at"]["730"]["na"]
+    assert "nobody was followed for 1825" in at["at"]["1825"]["na"]
+    assert at["at"]["365"]["brier"]["ci"]
+    assert at["integrated_brier"]["na"] == "one horizon only"
 
 
 def test_retrieval_by_shared_findings_agrees_with_scikit_learn(first: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from medvl.evaluation.reliability import (
     error_by_chance,
     expected_calibration_error,
     recalibration,
+    recalibration_of,
     reliability,
 )
 
@@ -135,6 +136,24 @@ def test_recalibration_equals_sklearn_and_finds_what_was_done() -> None:
     times = np.random.default_rng(1).integers(0, 3, 800)
     again = np.repeat(np.arange(800), times)
     assert recalibration(y, p, times).slope == pytest.approx(recalibration(y[again], p[again]).slope)
+
+
+def test_recalibration_of_draws_is_that_of_weights_and_refuses_the_same() -> None:
+    rng = np.random.default_rng(4)
+    refused = 0
+    for n, spread in ((300, 1.0), (25, 2.5)):
+        z = rng.normal(scale=spread, size=n)
+        y, p = (rng.random(n) < expit(1.4 * z - 0.3)).astype(int), expit(z)
+        weights = np.concatenate([np.ones((1, n)), rng.multinomial(n, np.full(n, 1 / n), size=60)]).astype(float)
+        for line, found in zip(weights, recalibration_of(y, p).of(weights), strict=True):
+            try:
+                one = recalibration(y, p, line)
+            except ValueError:
+                refused += 1
+                assert np.isnan(found[:2]).all()
+                continue
+            assert found == pytest.approx([one.slope, one.intercept, one.in_the_large], abs=1e-8)
+    assert 0 < refused < 60
 
 
 def test_what_it_refuses() -> None:

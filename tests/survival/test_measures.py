@@ -13,7 +13,7 @@ from sksurv.metrics import (
 )
 from sksurv.util import Surv
 
-from medvl.survival.measures import brier, censoring, dynamic_auc, harrell, integrated_brier, uno, weighted_harrell
+from medvl.survival.measures import brier, censoring, dynamic_auc, harrell, integrated_brier, uno
 
 
 def _cohort(seed: int, n: int = 150, decimals: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -66,19 +66,6 @@ def test_harrell_equals_a_loop_over_pairs(seed: int) -> None:
                 pairs += 1
                 good += (r[j] < r[i]) + 0.5 * (r[j] == r[i])
     assert harrell(t, e, r) == pytest.approx(good / pairs, abs=1e-14)
-
-
-@pytest.mark.parametrize("decimals", [6, 0])
-def test_counts_as_weights_are_repeated_rows(decimals: int) -> None:
-    t, e, r = _cohort(7, 60, decimals)
-    counts = np.random.default_rng(1).multinomial(60, np.full(60, 1 / 60), size=20).astype(float)
-    counts = np.concatenate([np.ones((1, 60)), counts, np.eye(60)[:1]])
-    found = weighted_harrell(t, e, r, counts)
-    for value, count in zip(found[:-1], counts[:-1], strict=True):
-        rows = np.repeat(np.arange(60), count.astype(int))
-        assert value == pytest.approx(harrell(t[rows], e[rows], r[rows]), abs=1e-12)
-        assert value == pytest.approx(concordance_index(t[rows], -r[rows], e[rows]), abs=1e-12)
-    assert np.isnan(found[-1])
 
 
 def test_by_hand_and_without_pairs() -> None:
@@ -143,7 +130,7 @@ def test_times_when_nobody_was_watched_are_refused() -> None:
         with pytest.raises(ValueError, match="longest follow-up 3"):
             call()
     gone = censoring([1.0, 2.0], [True, False])
-    with pytest.raises(ValueError, match="nobody of training was watched at time 2"):
+    with pytest.raises(ValueError, match="nobody was watched at time 2"):
         brier([1.0, 5.0], [True, True], [0.5, 0.5], [2.0], gone)
 
 

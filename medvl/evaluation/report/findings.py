@@ -86,8 +86,8 @@ def finding_blocks(task: Told) -> Iterator[Block]:
             span(f["ece"]),
             number(f["ece"]["if_calibrated"]),
             number(f["ece"]["if_calibrated_95"]),
-            number(f["recalibration"].get("slope"), 2),
-            number(f["recalibration"].get("in_the_large"), 2),
+            span(f["recalibration"].get("slope"), 2),
+            span(f["recalibration"].get("in_the_large"), 2),
             span(f["brier"]),
         )
         for f in done.values()

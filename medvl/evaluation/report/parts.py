@@ -63,11 +63,12 @@ def survival_section(task: Told) -> Section:
     blocks: list[Block] = []
     rows = []
     for name, c in task["concordance"].items():
-        label = "this model" if name == "model" else readable(name)
-        against = span(c["model_minus_this"]) if "model_minus_this" in c else ""
-        rows.append((label, span(c) if "na" not in c else f"{NA}: {c['na']}", number(c["uno"]) if "uno" in c else "", against))
-    columns = ("risk", "Harrell's C", "Uno's C", "this model minus it")
-    blocks.append(Table(columns, tuple(rows), f"{task['patients']} patients, {task['events']} events"))
+        label, u = "this model" if name == "model" else readable(name), c.get("uno", {})
+        against = [span(part["model_minus_this"]) if "model_minus_this" in part else "" for part in (c, u)]
+        rows.append((label, f"{NA}: {c['na']}" if "na" in c else span(c), against[0], span(u) if u else "", against[1]))
+    columns = ("risk", "Harrell's C", "this model minus it", "Uno's C", "this model minus it")
+    caption = f"{task['patients']} patients, {task['events']} events. Weights of Uno's C are from the censoring of these patients"
+    blocks.append(Table(columns, tuple(rows), caption))
     if task["excluded"]:
         blocks.append(
             paragraph(
@@ -84,17 +85,29 @@ def survival_section(task: Told) -> Section:
     if picture is not None:
         caption = "Predicted and observed survival of the risk groups, with 95 % intervals of what was observed."
         blocks.append(Picture("survival-calibration", picture, "Calibration of predicted survival", caption))
-    rows = [
-        (f"{float(days) / 365.25:.1f}", number(at.get("auc")), number(at.get("brier")), at.get("na", ""))
-        for days, at in task["at"].items()
-        if isinstance(at, Mapping)
-    ]
-    caption = (
-        f"Accuracy at fixed times. Integrated Brier score: {number(task['at'].get('integrated_brier'))}. Weights for "
-        f"censoring are from this cohort."
-    )
-    blocks.append(Table(("years", "AUC", "Brier score", "note"), tuple(rows), caption))
+    blocks.append(_accuracy(task))
     return Section(title, tuple(blocks))
+
+
+def _accuracy(task: Told) -> Table:
+    """AUC and Brier score at each horizon, beside one curve for everybody."""
+    rows = []
+    for days, at in task["at"].items():
+        auc, brier = at.get("auc", {}), at.get("brier", {})
+        note = at.get("na") or auc.get("na", "")
+        rows.append((f"{float(days) / 365.25:.1f}", span(auc), *_briers(brier), note))
+    whole = task["integrated_brier"]
+    rows.append(("all of these, integrated", "", *_briers(whole), whole.get("na", "")))
+    caption = (
+        "Accuracy at fixed times. Kaplan-Meier: the Brier score of one curve for everybody, that of these same patients, drawn "
+        "anew with them; it knows their mean survival, which the model does not. A difference below 0 is in favour of the model. "
+        "Weights for censoring are from these patients too, estimated anew in each draw."
+    )
+    return Table(("years", "AUC", "Brier score", "Kaplan-Meier", "model minus Kaplan-Meier", "note"), tuple(rows), caption)
+
+
+def _briers(told: Told) -> tuple[str, str, str]:
+    return span(told), span(told.get("kaplan_meier")), span(told.get("minus_kaplan_meier"))
 
 
 def subgroup_section(told: Told, labels: Told) -> Section:
