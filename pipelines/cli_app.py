@@ -100,6 +100,14 @@ MlflowOption = Annotated[
     str | None,
     typer.Option(metavar="DIR|URI", help="Also note stages and the bundle in MLflow: a folder here, or a server's address."),
 ]
+PatientKeyOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The site's key, by which the same patient is known again in results, datasets and indexes; made at first use, "
+        "mode 0600; default: the file that MEDVL_PATIENT_KEY names, else no link is kept.",
+    ),
+]
 IndexArgument = Annotated[Path, typer.Argument(metavar="INDEX", help="Folder that `medvl index build` wrote.")]
 
 

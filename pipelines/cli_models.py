@@ -22,6 +22,7 @@ from .cli_app import (
     OutOption,
     Parallel,
     ParallelOption,
+    PatientKeyOption,
     TensorboardOption,
     ThreadsOption,
     Vectors,
@@ -125,6 +126,7 @@ def ingest(
     allow_leaks: Annotated[
         bool, typer.Option("--allow-leaks", help="Let what may be one patient stay in different splits, and train on it.")
     ] = False,
+    patient_key: PatientKeyOption = None,
     deidentify: Annotated[
         bool, typer.Option("--deidentify-reports/--keep-reports", help="Take names, dates and numbers out of reports.")
     ] = True,
@@ -156,6 +158,7 @@ def ingest(
             held_out=held_out or (),
             allow_leaks=allow_leaks,
             join_leaks=join_leaks,
+            patient_key=patient_key,
             deidentify=deidentify,
             workers=workers or verb.default_workers(),
             timeout_s=timeout,
@@ -249,13 +252,14 @@ def embed(
         Path | None, typer.Option(metavar="DIR", help="Crops around the true centres, built or found here, instead of scans.")
     ] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N patients.")] = None,
+    patient_key: PatientKeyOption = None,
 ) -> None:
     """Write what a bundle makes of a cohort (embeddings, scores, reports, truth): the input of evaluate, index and heads."""
     if table is not None:
         existing(table)
     from . import embed as verb
 
-    raise typer.Exit(verb.run(bundle, out, split=split, table=table, crops=crops, limit=limit))
+    raise typer.Exit(verb.run(bundle, out, split=split, table=table, crops=crops, limit=limit, patient_key=patient_key))
 
 
 @app.command(

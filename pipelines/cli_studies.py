@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_app import BundleOption, Dates, Device, JsonOption, OutOption, app, examples, existing
+from .cli_app import BundleOption, Dates, Device, JsonOption, OutOption, PatientKeyOption, app, examples, existing
 
 
 @app.command(epilog=examples("medvl inspect study/", "medvl inspect export.zip --json"))
@@ -123,6 +123,7 @@ def infer(
     deidentify_key: AnonymousKeyOption = None,
     dates: DatesOption = Dates.remove,
     retain_uids: RetainUidsOption = False,
+    patient_key: PatientKeyOption = None,
     engine: Annotated[
         str, typer.Option(metavar="local|ray", help="local: this process. ray: workers of a Ray cluster (extra `cluster`).")
     ] = "local",
@@ -146,7 +147,7 @@ def infer(
     station = Station(
         bundle, out, device.value, findings, explain, readers, batch, bf16, timeout, memory, retry_quarantined, dicom,
         tuple(send or ()), credentials, ca_bundle, client_cert, allow_plain, ledger, deidentify, deidentify_key, dates.value,
-        retain_uids, retry_refused,
+        retain_uids, retry_refused, patient_key,
     )  # fmt: skip
     crew = crew_of(engine, workers, gpus_per_worker, ray_address)
     raise typer.Exit(verb.run(inputs, station, crew=crew, masks=masks, as_json=as_json))
@@ -202,6 +203,7 @@ def listen(
     deidentify_key: AnonymousKeyOption = None,
     dates: DatesOption = Dates.remove,
     retain_uids: RetainUidsOption = False,
+    patient_key: PatientKeyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Take studies as they are sent (C-STORE) or appear in a folder, and do with each what `medvl infer` does."""
@@ -213,6 +215,7 @@ def listen(
         bundle, out, device.value, findings, explain, readers, timeout_s=timeout, memory_mb=memory, dicom=dicom,
         send=tuple(send or ()), credentials=credentials, ca_bundle=ca_bundle, client_cert=client_cert, allow_plain=allow_plain,
         deidentify=deidentify, deidentify_key=deidentify_key, dates=dates.value, retain_uids=retain_uids,
+        patient_key=patient_key,
     )  # fmt: skip
     door = verb.Door(port, ae_title, host, verb.allowed(allow), allow_any, watch, quiet, keep_hours, min_free_gb)
     raise typer.Exit(verb.run(door, station, as_json=as_json))

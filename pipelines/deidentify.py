@@ -59,7 +59,7 @@ def run(
     return 3 if counts.refused else 0
 
 
-def key_of(path: Path) -> bytes:
+def key_of(path: Path, option: str = "--key-file") -> bytes:
     """The key in `path`, made at first use; refused where others may read it."""
     from medvl.data.identity import folder_key
 
@@ -67,7 +67,7 @@ def key_of(path: Path) -> bytes:
         key = folder_key(path)
         mode = stat.S_IMODE(path.stat().st_mode)
     except (OSError, ValueError) as error:
-        message = f"the key file cannot be used ({type(error).__name__}); give --key-file a file of hex digits, or a new name"
+        message = f"the key file cannot be used ({type(error).__name__}); give {option} a file of hex digits, or a new name"
         raise ConfigError(message) from error
     if mode & 0o077:
         raise ConfigError(f"the key file has mode {mode:04o} and others may read it; chmod 600, or take a new key if they did")

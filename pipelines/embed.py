@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from medvl.errors import ConfigError
 
 from .built_in import bundle_folder
-from .console import err, say
+from .console import err, say, warn
+from .patient_key import patient_key as key_given
 
 if TYPE_CHECKING:
     from medvl.data.cohort import PhantomCohort
@@ -29,6 +30,7 @@ def run(
     crops: Path | None = None,
     limit: int | None = None,
     device: str = "cpu",
+    patient_key: Path | None = None,
 ) -> int:
     """Exit code 0 after writing the embedded cohort to `out` (with a table: one folder a split below it).
 
@@ -37,13 +39,14 @@ def run(
     """
     if split not in SPLITS:
         raise ConfigError(f"split must be one of {', '.join(SPLITS)}, got {split}")
+    key = key_given(patient_key, out) if table is not None else b""
     with err().status("loading the model"):
         from medvl.inference.predictor import Predictor
         from medvl.models.bundle import open_bundle
 
         predictor = Predictor(open_bundle(bundle_folder(bundle)), device)
     if table is not None:
-        for name, found in of_table(predictor, table, out / "crops"):
+        for name, found in of_table(predictor, table, out / "crops", key):
             found.save(out / name)
             _tell(found, out / name)
         return 0
@@ -86,15 +89,18 @@ def phantoms_of(predictor: Predictor, split: str, limit: int | None = None) -> P
     return PhantomCohort(cohort["seed"], start, n, cohort.get("jitter_mm", 0.0))
 
 
-def of_table(predictor: Predictor, table: Path, cache: Path) -> Iterator[tuple[str, Embedded]]:
+def of_table(predictor: Predictor, table: Path, cache: Path, patient_key: bytes = b"") -> Iterator[tuple[str, Embedded]]:
     """Each split of a table of studies and reports, its regions found by the bundle's localiser."""
+    from medvl.data.person import fingerprint
     from medvl.data.table_cohort import build_table
     from medvl.dataset import open_studies
     from medvl.inference.embed import embed_cohort
 
     from .locate import Locator
 
-    read = open_studies(table)
+    read = open_studies(table, patient_key=patient_key)
+    if patient_key and not all(fingerprint(patient_key) in case.person for case in read.cases):
+        warn("the dataset was made without this patient key and keeps what links it has; run medvl ingest with the key again")
     locate, beyond = Locator(predictor.bundle.folder, predictor.contract.names), predictor.prepare.localiser.config.regions
     cohorts = build_table(cache, read, predictor.contract, locate, locate_key=predictor.bundle.sha256, beyond=beyond)
     for split, cohort in cohorts.items():

@@ -12,6 +12,7 @@ from medvl.errors import ConfigError
 
 from .built_in import findings_file
 from .console import emit_json, say, table, warn
+from .patient_key import patient_key as key_given
 from .progress import Shown
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def run(
     held_out: Sequence[str] = (),
     allow_leaks: bool = False,
     join_leaks: bool = False,
+    patient_key: Path | None = None,
     deidentify: bool = True,
     workers: int = 1,
     timeout_s: float = 600.0,
@@ -71,6 +73,7 @@ def run(
         held_out: sites whose patients are for testing.
         allow_leaks: keep given splits that part what may be one patient.
         join_leaks: move them into one split; by default training is refused.
+        patient_key: file of the site's key, by which patients are linked.
         deidentify: take identifiers out of reports.
         workers: processes.
         timeout_s: longest time for a study.
@@ -95,7 +98,8 @@ def run(
     if dry_run:
         return _told_only(mapped, rows, human, as_json)
     policy: Policy = "allow" if allow_leaks else "join" if join_leaks else "refuse"
-    options = Options(folder, deidentify, seed, tuple(held_out), policy, human, web, workers, timeout_s)
+    key = key_given(patient_key, out)
+    options = Options(folder, deidentify, seed, tuple(held_out), policy, human, web, workers, timeout_s, patient_key=key)
     with Shown() as progress:
         made = ingest(rows, mapped, out, options, lambda done, total: progress("studies", done, total, {}))
     return _tell(made, out, options, as_json)

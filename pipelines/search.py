@@ -47,7 +47,7 @@ def run(
     from medvl.retrieval.search import search, similar
     from medvl.retrieval.store import Index
 
-    twin = False
+    twin, whose = False, ""
     with Index.open(folder) as index:
         if text is not None and bundle is not None:
             query, twin = _embedded(text, bundle, index, literal=literal or among == "report")
@@ -55,11 +55,30 @@ def run(
         else:
             options: dict[str, Any] = {"same_patient": everything, "duplicates": everything}
             found = similar(index, like or "", k, asks=asks, field=among, where=where, **options)
+            whose = "" if everything else _whose(index, like or "")
         name = index.space.model
     if where and not found.n_searched:
         warn(f"medvl: no case of the index passes the filter {where}, so nothing was compared")
     _print(found, name, show_text=show_text, as_json=as_json, twin=twin)
+    if whose:
+        (warn if as_json else say)(whose)
     return 0
+
+
+def _whose(index: Index, like: str) -> str:
+    """Which names were left out as the same patient, and whether there may be more of them."""
+    from medvl.retrieval.people import people_of, person_in
+
+    with index.reading() as view:
+        row = view.row_of(like)
+        entry = view.entries([row])[row]
+        known = people_of(view, person_in(entry))
+    names = {entry.patient, *known.same}
+    rest = sum(known.untold.values()) - (entry.patient not in known.same)
+    told = f"Left out: the other cases of patient {entry.patient}" + (f", under {len(names)} names" if len(names) > 1 else "")
+    if not rest:
+        return f"{told}."
+    return f"{told}; whether any of {rest} other names is this patient too, no link tells (--patient-key of medvl ingest)."
 
 
 def _embedded(text: str, bundle: str, index: Index, *, literal: bool) -> tuple[Any, bool]:

@@ -17,6 +17,7 @@ from medvl.errors import ConfigError
 from .built_in import bundle_folder
 from .console import err, warn
 from .findings import prompt_cache, usable
+from .patient_key import patient_key
 
 if TYPE_CHECKING:
     from medvl.batch.hand import Hand
@@ -57,6 +58,7 @@ class Station:
     dates: Literal["remove", "shift", "keep"] = "remove"
     retain_uids: bool = False
     retry_refused: bool = False
+    patient_key: Path | None = None
 
     def kinds(self) -> tuple[str, ...]:
         """DICOM objects to make.
@@ -135,6 +137,7 @@ def options_of(station: Station, n_readers: int, given: Mapping[str, Place] | No
         ledger=station.ledger,
         retry_quarantined=station.retry_quarantined,
         retry_refused=station.retry_refused,
+        patient_key=patient_key(station.patient_key, station.out),
         **_anonymity(station),
     )
 
@@ -259,9 +262,23 @@ def terminable() -> Iterator[None]:
 
 
 def _anonymity(station: Station) -> dict[str, Any]:
-    """How identity is taken out of DICOM objects, if at all; the key is made at first use."""
+    """How identity is taken out of DICOM objects, if at all; the key is made at first use.
+
+    Raises:
+        ConfigError: an option that would change nothing, though whoever gives it may think that identity goes.
+    """
     if not station.deidentify:
+        idle = {
+            f"--deidentify-key {station.deidentify_key}": station.deidentify_key is not None,
+            f"--dates {station.dates}": station.dates != "remove",
+            "--retain-uids": station.retain_uids,
+        }
+        if any(idle.values()):
+            given = " ".join(name for name, is_given in idle.items() if is_given)
+            raise ConfigError(f"{given} without --deidentify takes no identity out; add --deidentify, or leave it away")
         return {}
+    if not station.kinds():
+        raise ConfigError("--deidentify is for DICOM objects, and none are made; add --dicom sr,seg,page,pdf, or --send")
     from medvl.delivery.deidentify import Deidentify
 
     from .deidentify import KEY_NAME, key_of

@@ -1,8 +1,9 @@
-"""Similar cases: nearest regions of other patients in an index, or of other studies in this folder, and what became of them."""
+"""Similar cases: nearest regions in an index, less the same patient's, or in this folder, and what became of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -25,6 +26,7 @@ from .wording import plain, reason_lines, spoken
 if TYPE_CHECKING:
     from medvl.retrieval.entry import Entry, Hit
     from medvl.retrieval.outside import Neighbours
+    from medvl.retrieval.people import People
     from medvl.retrieval.store import Index
 
 SHOWN, FOLLOWED = 6, (20, 50, 100)
@@ -75,16 +77,18 @@ def _show_index(study: Study, vectors: Vectors, region: str) -> None:
             index = extras().opened_index
             if index is None:
                 return
-            mine = same_patient(index, study)
-            found = nearest(index, vectors, region, [*mine, *gone], max(FOLLOWED))
+            known = same_patient(index, study)
+            found = nearest(index, vectors, region, [*known.same, *gone], max(FOLLOWED))
             alike = regions_alike(index, vectors, found.hits[:SHOWN])
     except MedvlError as error:
         st.warning(plain(str(error)))
         return
     if not found.hits:
-        st.info(plain(f"The index holds no case of the {spoken(region)} of another patient."))
+        st.info(plain(f"The index holds no other case of the {spoken(region)}."))
         return
-    st.caption(plain(_excluded(study, found, mine, gone)))
+    st.caption(plain(_excluded(found, known, gone)))
+    if why := untold(study, known):
+        st.warning(plain(f"Which of these cases are of this patient cannot be told: {why}. Mark a case below if it is."))
     for hit in found.hits[:SHOWN]:
         _neighbour(study, vectors, region, hit, alike[hit.entry.id], gone)
     if any(hit.entry.report for hit in found.hits[:SHOWN]) and not extras().may_show_text():
@@ -93,7 +97,7 @@ def _show_index(study: Study, vectors: Vectors, region: str) -> None:
 
 
 def nearest(index: Index, vectors: Vectors, region: str, gone: list[str], k: int) -> Neighbours:
-    """The k nearest cases of the same region, of other patients.
+    """The k nearest cases of the same region, none of the patients in `gone` nor of the same images.
 
     Raises:
         ConfigError: the index was made by another bundle.
@@ -108,16 +112,43 @@ def nearest(index: Index, vectors: Vectors, region: str, gone: list[str], k: int
     return neighbours_of(index, vector, k, where=[Condition("region", "=", (region,))], without=gone)
 
 
-def same_patient(index: Index, study: Study) -> list[str]:
-    """Patients of the index whose number has the hash that this result keeps; none where the result keeps none."""
+def same_patient(index: Index, study: Study) -> People:
+    """Who of the index is this patient: by links of the site's key, and by the folder's key where the index has open names."""
     from medvl.data.identity import folder_key, patient_id
+    from medvl.retrieval.people import people_of
 
     told, key_file = patient_of(study), station().root / "key"
-    if told is None or not key_file.is_file():
-        return []
-    key = folder_key(key_file)
+    person = (study.series and study.series.person) or ""
     with index.reading() as view:
-        return [number for number in view.columns.text("patient")[1] if patient_id(key, number) == told]
+        slot, made = f"people_{study.case_id}", (str(index.folder), view.version, person, told)
+        if (kept := st.session_state.get(slot)) is not None and kept[0] == made:
+            return kept[1]  # type: ignore[no-any-return]
+        known = people_of(view, person)
+        if told is not None and key_file.is_file():
+            key = folder_key(key_file)
+            named = [number for number in view.columns.text("patient")[1] if patient_id(key, number) == told]
+            known = replace(known, same=tuple(dict.fromkeys((*known.same, *named))))
+    st.session_state[slot] = made, known
+    return known
+
+
+def untold(study: Study, known: People) -> str:
+    """Why it cannot be told of every case whether it is of this patient; empty where it can."""
+    from medvl.data.person import Likeness, numbered
+
+    person = study.series.person if study.series else None
+    if not known.untold:
+        return ""
+    if not person:
+        return "this result was made without a patient key (medvl infer --patient-key FILE)"
+    if not numbered(person):
+        return "the images of this study tell no patient number"
+    words = {
+        Likeness.no_link: "were ingested or embedded without a patient key",
+        Likeness.other_key: "were ingested or embedded with another patient key than this result's",
+        Likeness.no_number: "came without a patient number",
+    }
+    return "; ".join(f"{n} of {known.n} patients of the index {words[why]}" for why, n in known.untold.items())
 
 
 def regions_alike(index: Index, vectors: Vectors, hits: Sequence[Hit]) -> dict[str, dict[str, Alike]]:
@@ -137,14 +168,13 @@ def regions_alike(index: Index, vectors: Vectors, hits: Sequence[Hit]) -> dict[s
     return out
 
 
-def _excluded(study: Study, found: Neighbours, mine: list[str], gone: list[str]) -> str:
-    told = [f"{found.n_searched} cases of other patients compared, all exactly; similarity is a cosine, no probability."]
+def _excluded(found: Neighbours, known: People, gone: list[str]) -> str:
+    whose = "" if known.untold else " of patients with other numbers"
+    told = [f"{found.n_searched} cases{whose} compared, all exactly; similarity is a cosine, no probability."]
     if found.same:
         told.append("One patient with the same images was left out." if len(found.same) == 1 else "Same images were left out.")
-    if mine:
+    if known.same:
         told.append("This patient's other cases were left out, by the patient number.")
-    elif patient_of(study) is None and not found.same:
-        told.append("This result tells no patient number: mark a case below if it is the same patient.")
     return " ".join([*told, *([f"{len(gone)} left out by you."] if gone else [])])
 
 

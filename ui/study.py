@@ -35,10 +35,11 @@ class BundleRecord(_Record):
 
 
 class SeriesRecord(_Record):
-    """The series that was used, or why none could be; `patient` is a keyed hash that older results lack."""
+    """The series that was used, or why none could be; `patient` is a keyed hash and `person` a link, which older results lack."""
 
     key: str = ""
     patient: str | None = None
+    person: str | None = None
     modality: str = ""
     facts: dict[str, str | float | bool | list[str] | None] = {}
     verdict: str = ""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from medvl.data.person import joined
 from medvl.data.table_file import check_columns, nearest, read_rows
 from medvl.errors import ConfigError
 from medvl.imaging.phantom.write import split_of
@@ -53,6 +54,7 @@ class TableCase:
         labels: region to attribute to 1 present, 0 absent or 2 uncertain, given by others than the report; they stand above it.
         label_sources: region to attribute to who gave the label, such as ``csv`` or ``review``.
         facts: what else is known for subgroups, such as sex, site, phase and manufacturer; text, numbers and truth values.
+        person: links of the patient under the site's key (`medvl.data.person`), empty without.
     """
 
     patient_id: str = field(repr=False)
@@ -65,6 +67,7 @@ class TableCase:
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict, repr=False)
     label_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False)
+    person: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -249,7 +252,8 @@ def _one_case(group: Sequence[TableCase]) -> TableCase:
             sources.setdefault(region, {}).update({name: case.label_sources[region][name] for name in given})
         facts |= case.facts
     scans = tuple(case.scans[0] for case in group)
-    return TableCase(first.patient_id, first.report, first.split, scans, *_outcome(group), labels, sources, facts)
+    person = joined(case.person for case in group)
+    return TableCase(first.patient_id, first.report, first.split, scans, *_outcome(group), labels, sources, facts, person)
 
 
 def _outcome(group: Sequence[TableCase]) -> tuple[float | None, float | None, bool | None]:

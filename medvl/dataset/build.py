@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvl.data.identity import keyed_id
+from medvl.data.person import joined
 from medvl.dataset.labels import Given
 from medvl.dataset.leaks import Pair
 from medvl.dataset.manifest import Issue, Row
@@ -49,6 +50,7 @@ def record(case: Case, key: bytes, clean: bool) -> dict[str, Any]:
         "row": row.number,
         "case_id": note["case_id"],
         "patient_id": keyed_id(key, f"patient:{row.patient}"),
+        "person": note.get("person", ""),
         "study": f"{VOLUMES}/{note['case_id']}{SUFFIX}",
         "report": note["report"],
         "split": case.split,
@@ -82,6 +84,9 @@ def frame_of(cases: Sequence[Case], key: bytes, clean: bool) -> pd.DataFrame:
     import pandas as pd
 
     frame = pd.DataFrame([record(case, key, clean) for case in cases])
+    frame["person"] = frame.groupby("patient_id")["person"].transform(joined)
+    if not frame["person"].any():  # no patient key was given
+        frame = frame.drop(columns="person")
     for name in ("event",):
         frame[name] = frame[name].astype("boolean")
     for name in ("time_days", "age_years", *_NUMBERS):
@@ -108,7 +113,7 @@ def data_hash(frame: pd.DataFrame) -> str:
 
     Rows are hashed without ids, then the set of each patient's rows, then the set of patients.
     """
-    left_out = {"row", "case_id", "patient_id", "study", "series"}
+    left_out = {"row", "case_id", "patient_id", "person", "study", "series"}
     patients: dict[str, list[str]] = defaultdict(list)
     for line in frame.to_dict("records"):
         seen = {str(name): _plain(value) for name, value in line.items() if name not in left_out}

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from medvl.data.identity import keyed_id
+from medvl.data.person import fingerprint, person_of
 from medvl.data.reuse import OUR_FAULT, source_hash
 from medvl.dataset.likeness import picture
 from medvl.dataset.schema import JOURNAL, SCANNER, VOLUMES
@@ -50,7 +51,7 @@ class Task:
 
     Args:
         case_id: names its files; place: path, or UID or address; phase: wanted, may be empty.
-        report: as it came; identity: what identifies the patient in it.
+        report: as it came; identity: what identifies the patient in it; patient: the number that the manifest gives.
     """
 
     case_id: str
@@ -58,6 +59,7 @@ class Task:
     phase: str = ""
     report: str = field(default="", repr=False)
     identity: tuple[str, ...] = field(default=(), repr=False)
+    patient: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Converter:
         clean: take identifiers out of reports.
         reviews: keys of results folders, to find the rows that humans reviewed.
         web: the PACS, where studies are fetched.
+        patient_key: of the site, for links of the patient; empty for none.
     """
 
     out: Path
@@ -77,6 +80,7 @@ class Converter:
     clean: bool = True
     reviews: tuple[bytes, ...] = field(default=(), repr=False)
     web: Web | None = None
+    patient_key: bytes = field(default=b"", repr=False)
 
     def known(self, task: Task) -> dict[str, Any] | None:
         """The note of an earlier run, where it still holds in full; None where there is something to do."""
@@ -133,9 +137,10 @@ class Converter:
         except OSError:
             source = ""
         seen = [hashlib.sha256(key).hexdigest() for key in self.reviews]
+        linked = (fingerprint(self.patient_key),) if self.patient_key else ()
         return {
             "image_key": self._keyed("image", CONVERT_VERSION, source, task.phase),
-            "text_key": self._keyed("text", SCRUB_VERSION, self.clean, task.report, task.identity, seen),
+            "text_key": self._keyed("text", SCRUB_VERSION, self.clean, task.report, task.identity, seen, *linked),
         }
 
     def _keyed(self, *parts: Any) -> str:
@@ -153,7 +158,9 @@ class Converter:
         image = {k: before[k] for k in ("sha256", "bytes", "facts", "grid", "warnings", "picture", "series")} if before else None
         identity = study if entry.path is None else f"file:{entry.path.resolve()}"
         made = image or self._image(entry, task.case_id)
-        return {**made, **self._text(entry, task), "reviewed": [keyed_id(key, identity) for key in self.reviews]}
+        person = person_of(self.patient_key, task.patient, entry.patient_number)
+        linked = {"person": person} if person else {}
+        return {**made, **self._text(entry, task), **linked, "reviewed": [keyed_id(key, identity) for key in self.reviews]}
 
     def _image(self, entry: Entry, case_id: str) -> dict[str, Any]:
         volume = entry.read()

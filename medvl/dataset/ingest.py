@@ -55,6 +55,7 @@ class Options:
         workers: processes; 0 converts in this one.
         timeout_s: longest time for one study.
         card: draw the data card.
+        patient_key: of the site; each case then carries the links of its patient (`medvl.data.person`).
     """
 
     root: Path
@@ -67,6 +68,7 @@ class Options:
     workers: int = 1
     timeout_s: float = 600.0
     card: bool = True
+    patient_key: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def ingest(manifest: Manifest, mapped: Mapped, out: Path, options: Options, prog
     with _alone(out):
         key = folder_key(out / "key")
         reviews = tuple(review.key for review in options.reviews)
-        make = Converter(out, options.root.resolve(), key, options.clean, reviews, options.web)
+        make = Converter(out, options.root.resolve(), key, options.clean, reviews, options.web, options.patient_key)
         tasks = [_task(row, key) for row in manifest.rows]
         notes, n_known = _converted(make, tasks, options, progress)
         whole = _Whole(manifest, mapped, out, options, key)
@@ -103,7 +105,7 @@ def ingest(manifest: Manifest, mapped: Mapped, out: Path, options: Options, prog
 
 def _task(row: Row, key: bytes) -> Task:
     case_id = keyed_id(key, f"case:{row.patient}:{row.study}:{row.phase}")
-    return Task(case_id, row.study, row.phase, row.report, row.identity)
+    return Task(case_id, row.study, row.phase, row.report, row.identity, row.patient)
 
 
 def _converted(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from medvl.data.person import person_of
 from medvl.data.table import Fact, Scan, Table, TableCase, grouped, open_table
 from medvl.dataset.schema import CASES, CLINICAL, DATASET, LABEL, SCANNER, SCHEMA, SOURCE
 from medvl.errors import ConfigError
@@ -83,6 +84,7 @@ class Dataset:
             labels,
             sources,
             _facts(line, columns),
+            _text(line.get("person")),
         )
 
 
@@ -108,9 +110,12 @@ def open_dataset(folder: Path) -> Dataset:
     return Dataset(folder, facts)
 
 
-def open_studies(path: Path, *, split_seed: int = 0) -> Table:
-    """The cases of a dataset folder, or of a CSV or Parquet table (`open_table`)."""
-    return open_dataset(path).table() if path.is_dir() else open_table(path, split_seed=split_seed)
+def open_studies(path: Path, *, split_seed: int = 0, patient_key: bytes = b"") -> Table:
+    """The cases of a dataset folder, or of a CSV or Parquet table (`open_table`), whose patients are linked by `patient_key`."""
+    if path.is_dir():
+        return open_dataset(path).table()
+    table = open_table(path, split_seed=split_seed)
+    return replace(table, cases=tuple(replace(case, person=person_of(patient_key, case.patient_id)) for case in table.cases))
 
 
 def _labels(line: Line, columns: Sequence[str]) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, str]]]:

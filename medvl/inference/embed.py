@@ -206,9 +206,9 @@ def _facts(case: Case) -> dict[str, Any]:
     """What is known of a patient: of phantoms from their truth, of others from the table."""
     truth = case.get("truth") or {}
     if "seed" not in truth:
-        return {name: truth.get(name) for name in ("age_years", "time_days", "event")} | {
-            name: truth[name] for name in GROUPS if truth.get(name) is not None
-        }
+        told = {name: truth[name] for name in GROUPS if truth.get(name) is not None}
+        linked = {"person": case["person"]} if case.get("person") else {}
+        return {name: truth.get(name) for name in ("age_years", "time_days", "event")} | told | linked
     who = patient_of(truth)
     kernels = {mm: name for name, mm in KERNELS_MM.items()}
     return {

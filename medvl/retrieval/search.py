@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from medvl.errors import ConfigError
 from medvl.retrieval.entry import Entry, Found, Hit
 from medvl.retrieval.filters import Condition, parse_filter
+from medvl.retrieval.people import people_of, person_in
 from medvl.retrieval.store import Index
 from medvl.retrieval.vectors import Matrix, Precision, exact_levels
 from medvl.retrieval.view import View
@@ -30,7 +31,7 @@ class Exclude:
     """What is not to be found, and not twice.
 
     Args:
-        patient: whose cases are left out.
+        patient: whose cases are left out; also: other names of the same person.
         source_sha256: images whose cases are left out (the same scan under another name).
         text_sha256: report of the query, for near-equal vectors with the same words.
         duplicates: leave out what equals the query or a better hit: the same region of the same images, or, among images, a
@@ -41,6 +42,7 @@ class Exclude:
     source_sha256: str = ""
     text_sha256: str = ""
     duplicates: bool = False
+    also: tuple[str, ...] = ()
 
 
 def search(
@@ -88,7 +90,8 @@ def similar(
 ) -> Found:
     """Cases like one of the index: its `asks` vector against the `field` vectors of others.
 
-    The case itself is never found. Other cases of its patient and of its images, and duplicates, only when asked for.
+    The case itself is never found. Other cases of its patient, under whatever name where links tell, and of its images, and
+    duplicates, only when asked for.
 
     Raises:
         ConfigError: no such case, or it has no such vector; else as `search`.
@@ -104,6 +107,7 @@ def similar(
             "" if same_patient else entry.source_sha256,
             entry.text_sha256,
             not duplicates,
+            people_of(view, person).same if (person := person_in(entry)) and not same_patient else (),
         )
         conditions = parse_filter(where) if isinstance(where, str) else where
         return _search(view, _unit(vector, len(vector)), k, field, conditions, exclude, itself=row)
@@ -140,6 +144,7 @@ def _search(
     empty = matrix.steps[:, 0] == 0
     n_cases = len(empty) - int(empty.sum()) - int((~empty[view.dead]).sum())
     out = [np.flatnonzero(empty), view.dead, np.array([] if itself is None else [itself], dtype=np.int64)]
+    out += [view.rows_where("patient", name) for name in exclude.also]
     out += [view.rows_where(name, v) for name in ("patient", "source_sha256") if (v := getattr(exclude, name))]
     gone = np.unique(np.concatenate(out))
     mask = view.columns.where(conditions)

@@ -1,8 +1,8 @@
 """Similar cases, drafts and free prompts: what is shown of whom, and every refusal."""
 
-import hashlib
-import hmac
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -11,7 +11,8 @@ from results_folder import finding, study_json, write_study
 from safetensors.numpy import save_file
 from tiny import Tiny
 
-from medvl.data.identity import folder_key
+from medvl.data.identity import folder_key, patient_id
+from medvl.data.person import person_of
 from medvl.models.bundle import open_bundle
 from medvl.retrieval.entry import Entry, Space
 from medvl.retrieval.store import Index
@@ -29,12 +30,13 @@ def near(seed: int, by: float) -> np.ndarray:
     return (made / np.linalg.norm(made)).astype(np.float32)
 
 
-def write_index(folder: Path, *, sha: str = SHA, outcomes: bool = True) -> Path:
+def write_index(folder: Path, *, sha: str = SHA, outcomes: bool = True, links: Mapping[int, str] = MappingProxyType({})) -> Path:
     """Twelve left kidneys; P0 is the study's own patient, with the same vector and a right kidney beside."""
     rows = [unit(1), *(near(10 + k, 0.2 * k) for k in range(1, 12))]
     cases = [
         Entry(f"P{k}/kidney_left", f"P{k}", region="kidney_left", report=f"Report {k}.", findings={"renal_mass": int(k % 2 == 0)},
-              extra={"time_days": 365.25 * k, "event": float(k % 2)} if outcomes else {})
+              extra=({"time_days": 365.25 * k, "event": float(k % 2)} if outcomes else {})
+              | ({"person": links[k]} if links.get(k) else {}))
         for k in range(12)
     ]  # fmt: skip
     vectors = np.stack(rows)
@@ -49,7 +51,8 @@ def test_nearest_cases_without_the_same_patient_with_their_outcomes(tmp_path: Pa
     index = write_index(tmp_path / "index")
     at = pane(readings(tmp_path / "results", monkeypatch, index=index), "Similar")
     told = said(at)
-    assert "11 cases of other patients compared" in told
+    assert "11 cases compared" in told
+    assert "cases of other patients" not in told
     assert "One patient with the same images was left out." in told
     score = float(near(11, 0.2) @ unit(1))
     assert f"**{score:.3f}**  P1" in told
@@ -59,7 +62,7 @@ def test_nearest_cases_without_the_same_patient_with_their_outcomes(tmp_path: Pa
     assert "Report 1." not in told
     assert "Reports are withheld" in told
     at.button(key="same_P1/kidney_left").click().run()
-    assert "10 cases of other patients compared" in said(at)
+    assert "10 cases compared" in said(at)
     assert "  P1" not in said(at)
 
 
@@ -111,15 +114,59 @@ def test_studies_of_the_same_patient_are_left_out_by_the_keyed_number(tmp_path: 
     assert f"Whole case {(left + right) / 2:.3f} = left kidney {left / 2:+.3f}, right kidney {right / 2:+.3f}" in told
 
 
-def test_the_index_leaves_out_the_patient_whose_number_has_the_results_hash(tmp_path: Path, monkeypatch) -> None:
-    key = folder_key(tmp_path / "results" / "key")
-    number = hmac.new(key, b"patient P2", hashlib.sha256).hexdigest()[:12]
-    write_full(tmp_path / "results", series={"key": "k", "modality": "CT", "patient": number})
-    told = said(pane(readings(tmp_path / "results", monkeypatch, index=write_index(tmp_path / "index")), "Similar"))
-    assert "10 cases of other patients compared" in told
+SITE, ELSEWHERE = b"s" * 32, b"e" * 32
+CANNOT = "Which of these cases are of this patient cannot be told: "
+
+
+def similar_told(root: Path, monkeypatch, numbers: dict[int, str], person: str | None, patient: str | None = None) -> str:
+    """What the pane says of a study whose result keeps a link, with links at some patients of the index."""
+    write_full(root / "results", series={"key": "k", "modality": "CT", "patient": patient, "person": person})
+    return said(pane(readings(root / "results", monkeypatch, index=write_index(root / "index", links=numbers)), "Similar"))
+
+
+def test_the_index_leaves_out_the_patient_with_the_link_of_the_result(tmp_path: Path, monkeypatch) -> None:
+    links = {k: person_of(SITE, f"H{k}") for k in range(12)}
+    told = similar_told(tmp_path, monkeypatch, links, person_of(SITE, " H2 "))
+    assert "10 cases of patients with other numbers compared" in told
     assert "This patient's other cases were left out, by the patient number." in told
     assert "  P2" not in told
     assert "  P1" in told
+    assert CANNOT not in told
+
+
+LINKED = {k: person_of(SITE, f"H{k}") for k in range(12)}
+HERE, MADE = "12 of 12 patients of the index", "were ingested or embedded"
+
+
+@pytest.mark.parametrize(
+    ("links", "person", "why"),
+    [
+        ({}, person_of(SITE, "H2"), f"{HERE} {MADE} without a patient key"),
+        (LINKED, None, "this result was made without a patient key"),
+        (LINKED, person_of(SITE, ""), "the images of this study tell no patient number"),
+        (LINKED, person_of(ELSEWHERE, "H2"), f"{HERE} {MADE} with another patient key than this result's"),
+        (
+            {**LINKED, 3: person_of(SITE, "ANONYMOUS"), 4: ""},
+            person_of(SITE, "H2"),
+            f"1 of 12 patients of the index {MADE} without a patient key; 1 of 12 patients of the index came without a patient",
+        ),
+    ],
+)
+def test_what_cannot_be_told_is_said(tmp_path: Path, monkeypatch, links: dict[int, str], person: str | None, why: str) -> None:
+    told = similar_told(tmp_path, monkeypatch, links, person)
+    assert f"{CANNOT}{why}" in told
+    assert "cases of other patients" not in told
+    assert "other numbers" not in told
+    assert ("  P2" in told) == ("1 of 12" not in why)
+
+
+def test_an_older_index_with_open_names_is_still_searched_for_the_patient(tmp_path: Path, monkeypatch) -> None:
+    key = folder_key(tmp_path / "results" / "key")
+    told = similar_told(tmp_path, monkeypatch, {}, None, patient_id(key, "P2"))
+    assert "10 cases compared" in told
+    assert "This patient's other cases were left out, by the patient number." in told
+    assert "  P2" not in told
+    assert CANNOT in told
 
 
 def test_likeness_compares_decided_findings_only() -> None:
