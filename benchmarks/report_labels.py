@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from report_labels_structured import score_structured
+from report_labels_structured import score_structured, structured_table
 
 from medvl.evaluation.intervals import bootstrap
 from medvl.text.labels import extract_text
@@ -228,7 +228,7 @@ def main() -> None:
         "visible": visible_effect(rows, ontology),
     }
     result["structured"] = score_structured(given.data / "chest_ct_structured" / "reports.jsonl", ontology)
-    text = markdown(result)
+    text = markdown(result) + "\n\n" + structured_table(result["structured"])
     print(text, {k: result[k] for k in ("half", "reports", "cpu_seconds_800", "visible", "structured")}, sep="\n\n")
     if given.markdown:
         given.markdown.write_text(text + "\n", encoding="utf-8")
