@@ -50,6 +50,9 @@ def run(door: Door, station: Station, *, as_json: bool = False) -> int:
     if door.watch is not None and not door.watch.is_dir():
         raise ConfigError("--watch: there is no such folder; make it, or mount its disk")
     opened = open_run(station)
+    if station.retry_refused:  # what was received before does not come again by itself
+        told = {row["case_id"] for row in opened.dues.rows() if row["state"] == "refused" and row["target"] in station.send}
+        opened.dues.owe(sorted(told), station.send, refused=True)
     with ExitStack() as stack:
         keeper = _receive(door, opened, stack) if door.port is not None else None
         if door.watch is not None:
