@@ -51,8 +51,16 @@ OPEN = """(button) => new Promise((done) => {
   button.click();
   requestAnimationFrame(look);
 })""".replace("FIND", FIND)
-# Scrolls a plane to and fro; per slice [script time of the frame, wheel event until its frame has run], both in ms.
-SCROLL = """async (canvas, n) => {
+# Scrolls a plane to and fro, or turns the oblique plane by keys or by a handle already held on this canvas (`kind`); per step
+# [script time of the frame, event until its frame has run], both in ms.
+SCROLL = """async (canvas, [n, kind]) => {
+  const box = canvas.getBoundingClientRect(), x = box.x + box.width / 2, y = box.y + box.height / 2;
+  const how = { bubbles: true, cancelable: true };
+  const made = {
+    wheel: (back) => new WheelEvent("wheel", { deltaY: back ? -120 : 120, ...how }),
+    key: (back) => new KeyboardEvent("keydown", { key: back ? "ArrowRight" : "ArrowLeft", shiftKey: true, ...how }),
+    drag: (_, k) => new PointerEvent("pointermove", { clientX: x + 80, clientY: y - 10 - (k % 30), ...how }),
+  };
   const rows = [], plain = window.requestAnimationFrame.bind(window);
   for (let k = 0; k < n; k++) {
     let spent = 0;
@@ -61,8 +69,8 @@ SCROLL = """async (canvas, n) => {
       act(t);
       spent += performance.now() - begun;
     });
-    const start = performance.now(), deltaY = (k % 60) < 30 ? 120 : -120;
-    canvas.dispatchEvent(new WheelEvent("wheel", { deltaY, bubbles: true, cancelable: true }));
+    const start = performance.now();
+    canvas.dispatchEvent(made[kind](k % 60 >= 30, k));
     await new Promise(plain);
     rows.push([spent, performance.now() - start]);
   }
@@ -204,9 +212,32 @@ def first_slices(browser: Any, results: Path, log: Path, repeats: int) -> dict[s
     return times
 
 
-def frames(tab: Any, plane: str, n: int) -> np.ndarray:
-    """(n, 2) ms of script per frame and from wheel event to drawn frame."""
-    return np.array(tab.locator(f".plane.{plane} canvas").evaluate(SCROLL, n))
+def frames(tab: Any, plane: str, n: int, kind: str = "wheel") -> np.ndarray:
+    """(n, 2) ms of script per frame and from the event, ``"wheel"``, ``"key"`` or ``"drag"``, to the drawn frame."""
+    return np.array(tab.locator(f".plane.{plane} canvas").evaluate(SCROLL, [n, kind]))
+
+
+def turning(tab: Any) -> dict[str, np.ndarray]:
+    """Frame times of a turned axial plane: while its handle in the coronal plane is dragged, by keys, and one step further."""
+    tab.get_by_label("Oblique", exact=True).select_option("Turn axial")
+    box = tab.locator(".plane.coronal canvas").bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    tab.mouse.click(*middle)  # the cursor, about which the handles stand
+    tab.mouse.move(middle[0] + 0.3 * min(box["width"], box["height"]), middle[1])
+    tab.mouse.down()
+    rows = {"axial turned, handle dragged (nearest voxel)": frames(tab, "coronal", 60, "drag")}
+    tab.mouse.up()
+    if "turned" not in tab.locator(".plane.axial .title").inner_text():
+        raise SystemExit("the handle of the axial plane was not where it was expected")
+    tab.locator(".plane.axial canvas").press("0")
+    rows["axial turned by keys, 1 to 30 degrees"] = frames(tab, "axial", 60, "key")
+    for _ in range(20):
+        tab.locator(".plane.axial canvas").press("Shift+ArrowLeft")
+    rows["axial turned 20 degrees"] = frames(tab, "axial", 60)
+    tab.get_by_label("Evidence", exact=True).check()
+    rows["axial turned 20 degrees, with evidence"] = frames(tab, "axial", 60)
+    tab.locator(".plane.axial canvas").press("r")
+    return rows
 
 
 def scrolling(browser: Any, results: Path, log: Path) -> dict[str, np.ndarray]:
@@ -223,6 +254,7 @@ def scrolling(browser: Any, results: Path, log: Path) -> dict[str, np.ndarray]:
             tab.get_by_label("Slab", exact=True).select_option(label)
             rows[f"axial, {label}"] = frames(tab, "axial", 60)
         tab.get_by_label("Slab", exact=True).select_option("Single slice")
+        rows |= turning(tab)
         tab.get_by_label("Evidence", exact=True).check()
         rows["axial with evidence"] = frames(tab, "axial", 60)
         buttons = [tab.get_by_role("button", name=name).first for name in ("Stone", "Renal mass") * 5]

@@ -1,5 +1,6 @@
 """Takes the documentation's picture of the viewer: python docs/images/make_viewer_png.py RESULTS [--case ID] [--finding TEXT].
 
+`oblique.png` is made with `--turn coronal --angles 25 -12 --out docs/images/oblique.png`.
 RESULTS is what `medvl infer` wrote for phantom studies; pictures of real patients do not belong in the repository.
 """
 
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Page, sync_playwright
 
 from medvl_ui.launch import command
 
@@ -27,6 +28,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("viewer.png"))
     parser.add_argument("--case", help="study to open; the first when left out")
     parser.add_argument("--finding", help="text of the finding to click; the top one when left out")
+    parser.add_argument("--turn", choices=["axial", "coronal", "sagittal"], help="plane to turn about the cursor")
+    parser.add_argument("--angles", type=int, nargs=2, default=(20, 0), help="of its lines in the two other planes, in degrees")
     parser.add_argument("--size", default="1440x860")
     asked = parser.parse_args()
     with served(asked.results) as url:
@@ -70,10 +73,19 @@ def _shoot(asked: argparse.Namespace, url: str) -> None:
                 tab.get_by_role("button", name=name).first.click()
                 tab.wait_for_timeout(2000)
         tab.wait_for_selector('.pane[data-ready="true"]', timeout=60_000)
+        if asked.turn:
+            _turn(tab, asked.turn, asked.angles)
         tab.mouse.move(width - 5, height - 5)
         tab.wait_for_timeout(1500)
         tab.screenshot(path=asked.out)
         browser.close()
+
+
+def _turn(tab: Page, name: str, angles: Sequence[int]) -> None:
+    tab.get_by_label("Oblique", exact=True).select_option(f"Turn {name}")
+    for angle, (more, less) in zip(angles, (("Left", "Right"), ("Up", "Down")), strict=True):
+        for _ in range(abs(angle)):
+            tab.locator(f".plane.{name} canvas").press(f"Shift+Arrow{more if angle > 0 else less}")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ export class Lines {
 
   // Those of the slice that the plane shows; of a turned plane, as long as it lies where they were drawn.
   on(plane, cursor) {
-    if (plane.turned) return this.list.filter(({ normal, ends }) => normal === TURNED && ends.every((end) => plane.turned.holds(end)));
+    const { turned } = plane;
+    if (turned) return this.list.filter(({ normal, ends }) => normal === TURNED && ends.every((end) => turned.holds(end)));
     return this.list.filter((line) => line.normal === plane.normal && line.ends[0][plane.normal] === cursor[plane.normal]);
   }
 

@@ -1,5 +1,5 @@
 // One plane of the three turned about the crosshair. Its two angles are those of its line in the two other planes, in degrees,
-// counter-clockwise on their screens. All geometry is in the patient's millimetres, so that grids may be unequal, oblique or sheared.
+// counter-clockwise on their screens. All geometry is in the patient's millimetres: grids may be unequal, oblique or sheared.
 import { linear, nearest } from "./reslice.js";
 import { apply } from "./volume.js";
 
@@ -15,7 +15,8 @@ const minus = (text) => text.replace("-", "\u2212");
 // Letters of a direction in LPS, the largest part first, as DICOM writes them: LA is to the left and a little to the front.
 export function letters(direction) {
   const parts = direction.map((value, axis) => [Math.abs(value), "RAILPS"[axis + (value > 0 ? 3 : 0)]]);
-  return parts.filter(([size]) => size > 0.0087).sort((a, b) => b[0] - a[0]).map(([, letter]) => letter).join(""); // half a degree
+  const told = parts.filter(([size]) => size > 0.0087); // half a degree
+  return told.sort((a, b) => b[0] - a[0]).map(([, letter]) => letter).join("");
 }
 
 const column = (matrix, k) => [matrix[k], matrix[4 + k], matrix[8 + k]];
@@ -23,7 +24,8 @@ const turnedBy = (matrix, v) => [0, 1, 2].map((k) => matrix[4 * k] * v[0] + matr
 
 export class Oblique {
   constructor(volume, plane, cursor) {
-    Object.assign(this, { volume, plane, angles: [0, 0], sheet: document.createElement("canvas"), heat: document.createElement("canvas") });
+    Object.assign(this, { volume, plane, angles: [0, 0] });
+    [this.sheet, this.heat] = [0, 1].map(() => document.createElement("canvas"));
     const [right, row, through] = [plane.column, plane.row, plane.normal].map((axis) => column(volume.toPatient, axis));
     this.u = unit(right);
     const down = plus([0, 0, 0], plane.up ? -1 : 1, row);
@@ -156,7 +158,8 @@ export class Oblique {
     const ends = this.volume.shape.map((n) => [-0.5, n - 0.5]), found = [];
     for (let axis = 0; axis < 3; axis++) {
       for (let corner = 0; corner < 4; corner++) {
-        const edge = [0, 1].map((end) => ends.map((both, k) => both[k === axis ? end : (corner >> ((k - axis + 3) % 3 - 1)) & 1]));
+        const side = (k) => (corner >> ((k - axis + 3) % 3 - 1)) & 1;
+        const edge = [0, 1].map((end) => ends.map((both, k) => both[k === axis ? end : side(k)]));
         const [a, b] = edge.map((index) => plus(apply(this.volume.toPatient, index), -1, this.point));
         const [from, to] = [dot(a, this.normal), dot(b, this.normal)];
         if (from * to <= 0 && from !== to) found.push(plus(a, from / (from - to), plus(b, -1, a)));
@@ -174,7 +177,8 @@ export class Oblique {
     const start = apply(matrix, plus(plus(this.point, -x * pitch, this.right), -y * pitch, this.down));
     const step = (axis) => plus([0, 0, 0], pitch, turnedBy(matrix, axis));
     const place = { left: -(x + 0.5) * pitch, top: -(y + 0.5) * pitch, pitch };
-    return { width: x + 1 + before(right), height: y + 1 + before(bottom), start, across: step(this.right), down: step(this.down), ...place };
+    const size = { width: x + 1 + before(right), height: y + 1 + before(bottom) };
+    return { ...size, ...place, start, across: step(this.right), down: step(this.down) };
   }
 
   // Paints the plane's sheet where it is new; `quick` takes the nearest voxel. The frame tells where it lies.
@@ -194,9 +198,11 @@ export class Oblique {
   // The same for the evidence, whose own grid is coarser.
   paintHeat(overlay, heats) {
     const wanted = [this.point, this.angles].join();
-    if (this.heldHeat?.wanted === wanted && this.heldHeat.overlay === overlay && this.heldHeat.heats === heats) return this.heatFrame;
-    const frame = this.#frame(chained(overlay.fromVolume, this.volume.fromPatient), 2), values = new Uint8Array(frame.width * frame.height);
-    this.#colour(this.heat, frame, values, linear(overlay.values, overlay.shape, frame, values), heats, 0);
+    const { heldHeat: held } = this;
+    if (held?.wanted === wanted && held.overlay === overlay && held.heats === heats) return this.heatFrame;
+    const frame = this.#frame(chained(overlay.fromVolume, this.volume.fromPatient), 2);
+    const values = new Uint8Array(frame.width * frame.height), runs = linear(overlay.values, overlay.shape, frame, values);
+    this.#colour(this.heat, frame, values, runs, heats, 0);
     Object.assign(this, { heldHeat: { wanted, overlay, heats }, heatFrame: frame });
     return frame;
   }
@@ -204,12 +210,15 @@ export class Oblique {
   #colour(canvas, { width, height }, values, runs, table, offset) {
     Object.assign(canvas, { width, height });
     const image = new ImageData(width, height), pixels = new Uint32Array(image.data.buffer);
-    for (let k = 0; k < runs.length; k += 2) for (let i = runs[k], end = runs[k + 1]; i < end; i++) pixels[i] = table[values[i] + offset];
+    for (let k = 0; k < runs.length; k += 2) {
+      for (let i = runs[k], end = runs[k + 1]; i < end; i++) pixels[i] = table[values[i] + offset];
+    }
     canvas.getContext("2d").putImageData(image, 0, 0);
   }
 }
 
 // The 4x4 matrix that does `first`, then `then`.
 function chained(then, first) {
-  return Array.from({ length: 16 }, (_, k) => [0, 1, 2, 3].reduce((sum, m) => sum + then[4 * (k >> 2) + m] * first[4 * m + (k & 3)], 0));
+  const entry = (row, column) => [0, 1, 2, 3].reduce((sum, m) => sum + then[4 * row + m] * first[4 * m + column], 0);
+  return Array.from({ length: 16 }, (_, k) => entry(k >> 2, k & 3));
 }

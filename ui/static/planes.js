@@ -38,6 +38,7 @@ export class Plane {
 
   attach(volume) {
     this.volume = volume;
+    this.oblique = null;
     this.reset();
     for (const canvas of [this.slice, this.heat]) {
       canvas.width = volume.shape[this.column];
@@ -47,7 +48,6 @@ export class Plane {
     this.image = new ImageData(this.slice.width, this.slice.height);
     this.pixels = new Uint32Array(this.image.data.buffer);
     this.held = this.heldHeat = null;
-    this.oblique = null;
   }
 
   // The Oblique that is drawn in place of the straight slice.
@@ -80,7 +80,8 @@ export class Plane {
     const { width, height } = this.canvas, full = this.place().scale;
     this.zoom = Math.min(1, width / (right - left) / full, height / (bottom - top) / full);
     const { x, y, scale } = this.place();
-    this.pan = [width / 2 - x - scale * (anchor[0] + (left + right) / 2), height / 2 - y - scale * (anchor[1] + (top + bottom) / 2)];
+    const middle = [anchor[0] + (left + right) / 2, anchor[1] + (top + bottom) / 2];
+    this.pan = [width / 2 - x - scale * middle[0], height / 2 - y - scale * middle[1]];
   }
 
   get zoomed() {
@@ -110,7 +111,7 @@ export class Plane {
   // Magnifies by `factor`, keeping what lies under the canvas pixel (px, py) where it is.
   magnify(factor, [px, py]) {
     const before = this.place();
-    this.zoom = Math.max(this.turned ? Math.min(1, this.zoom, 0.5) : 1, Math.min(16, this.zoom * factor));
+    this.zoom = Math.max(this.turned ? Math.min(this.zoom, 0.5) : 1, Math.min(16, this.zoom * factor));
     const after = this.place();
     this.pan[0] += px - (after.x + ((px - before.x) / before.dx) * after.dx);
     this.pan[1] += py - (after.y + ((py - before.y) / before.dy) * after.dy);
@@ -150,7 +151,8 @@ export class Plane {
   // Where a pointer event leads the cursor: a voxel of the slice that is shown, or the exact place in a turned plane.
   voxel(event, cursor) {
     if (this.turned) return this.turned.kept(this.unpin(this.pixel(event), cursor));
-    return this.pointed(event, cursor).map((value, axis) => Math.max(0, Math.min(this.volume.shape[axis] - 1, Math.round(value))));
+    const inside = (value, axis) => Math.max(0, Math.min(this.volume.shape[axis] - 1, Math.round(value)));
+    return this.pointed(event, cursor).map(inside);
   }
 
   // The exact place under a pointer event on the slice that is shown, as a fractional voxel index inside the volume.
@@ -192,8 +194,10 @@ export class Plane {
 
   #sheets(context, { greys, overlay, heats, quick }) {
     const { x, y, scale } = this.place(), { sheet, heat, anchor } = this.turned;
-    const lay = (canvas, { left, top, pitch, width, height }) =>
-      context.drawImage(canvas, x + scale * (anchor[0] + left), y + scale * (anchor[1] + top), scale * pitch * width, scale * pitch * height);
+    const lay = (canvas, { left, top, pitch, width, height }) => {
+      const [from, down] = [x + scale * (anchor[0] + left), y + scale * (anchor[1] + top)];
+      context.drawImage(canvas, from, down, scale * pitch * width, scale * pitch * height);
+    };
     lay(sheet, this.turned.paint(greys, quick));
     if (overlay?.values) lay(heat, this.turned.paintHeat(overlay, heats));
   }
@@ -254,8 +258,9 @@ export class Plane {
 
   // Canvas pixels of the two handles of the oblique plane's line.
   handles(oblique, cursor) {
-    const { middle: [x, y], along: [a, b] } = this.trace(oblique, cursor), reach = 0.3 * Math.min(this.canvas.width, this.canvas.height);
-    return [-1, 1].map((sign) => [x + (sign * reach * a) / Math.hypot(a, b), y + (sign * reach * b) / Math.hypot(a, b)]);
+    const { middle: [x, y], along: [a, b] } = this.trace(oblique, cursor), { width, height } = this.canvas;
+    const reach = (0.3 * Math.min(width, height)) / Math.hypot(a, b);
+    return [-1, 1].map((sign) => [x + sign * reach * a, y + sign * reach * b]);
   }
 
   // Whether a canvas pixel is within reach of a handle.

@@ -64,7 +64,7 @@ export function listen(viewer, plane) {
   });
   canvas.addEventListener("pointermove", (event) => {
     if (drag) pull(viewer, plane, drag, event);
-    else canvas.classList.toggle("handle", Boolean(viewer.volume) && plane.handled(viewer.oblique, viewer.cursor, plane.pixel(event)));
+    else canvas.classList.toggle("handle", plane.handled(viewer.oblique, viewer.cursor, plane.pixel(event)));
   });
   for (const end of ["pointerup", "pointercancel"]) {
     canvas.addEventListener(end, () => {

@@ -85,7 +85,7 @@ export class Tools {
   #oblique(group) {
     const { viewer } = this;
     this.oblique = make("select", "", group);
-    this.oblique.title = "Turn one plane about the cursor (key O): drag a handle of its line in another plane, or Shift with the arrows";
+    this.oblique.title = "Turn one plane about the cursor (key O): drag a handle of its line elsewhere, or Shift with the arrows";
     this.oblique.setAttribute("aria-label", "Oblique");
     make("option", "", this.oblique, "Straight planes").value = "";
     for (const { name } of viewer.planes) make("option", "", this.oblique, `Turn ${name.toLowerCase()}`).value = name;

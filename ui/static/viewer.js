@@ -275,10 +275,11 @@ class Viewer {
   #draw() {
     const told = (patient) => patient.map((value, axis) => millimetres(value, ...SIGNS[axis]));
     const texts = told(apply(this.volume.toPatient, this.cursor)), exact = this.oblique ? told(this.oblique.point) : texts;
-    const view = { cursor: this.cursor, greys: this.greys, overlay: this.showHeat ? this.overlay : null, heats: this.heats };
+    const { cursor, greys, heats, slab, crossed, lines, oblique, quick } = this, overlay = this.showHeat ? this.overlay : null;
+    const view = { cursor, greys, overlay, heats, slab, crossed, lines, oblique, quick };
     for (const plane of this.planes) {
       if (!plane.box.clientWidth) continue;
-      plane.draw({ ...view, slab: this.slab, crossed: this.crossed, lines: this.lines, oblique: this.oblique, quick: this.quick });
+      plane.draw(view);
       const axis = { A: 1, P: 1, S: 2, I: 2, L: 0, R: 0 }[this.volume.axes[plane.normal]];
       plane.position.textContent = plane.turned ? `cursor ${exact[axis]} mm` : `${texts[axis]} mm`;
       plane.title.textContent = plane.turned ? this.#turnedText(plane.turned) : this.#straightText(plane);
