@@ -1,5 +1,7 @@
 """The table of benchmarks/recipes.py: means over seeds, 95 % intervals by patient and paired differences to each recipe.
 
+Where benchmarks/recipes_risks.py was run, it says of every C-index how far it is above that of the patients' age alone.
+
 One resample of the test patients serves every seed and condition, so that a difference is between answers on the same patients.
 The interval says how far other patients would move the number; the spread over seeds stands beside it.
 """
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 
 from medvl.evaluation.metrics import auroc_of
 from medvl.evaluation.ranking import hits_at
+from medvl.survival.weighted import weighted_harrell
 
 GALLERY = 200
 Raw = Mapping[str, NDArray[Any]]
@@ -57,8 +60,8 @@ def table(out: Path, names: Sequence[str], bases: Sequence[str], draws: int = 50
         return "nothing is finished yet"
     n = len(next(iter(next(iter(found.values())).values()))[1]["similarity"])
     taken = resamples(n, draws)
-    head = "| condition | seeds | zero-shot AUROC (16 findings) | difference | R@5 of 200 | C-index | pointing (chance) | CPU s |"
-    rows, base = [head, "|---|---|---|---|---|---|---|---|"], None
+    head = "| condition | seeds | zero-shot AUROC (16 findings) | difference | R@5 of 200 | C-index | C-index minus age alone "
+    rows, base = [head + "| pointing (chance) | CPU s |", "|---" * 9 + "|"], None
     for name in names:
         if name not in found:
             continue
@@ -72,8 +75,11 @@ def table(out: Path, names: Sequence[str], bases: Sequence[str], draws: int = 50
         recall = np.mean([recall_at_5(raw, taken) for _, raw in runs.values()], axis=0)
         rows.append(
             f"| {'**' + name + '**' if own else name} | {len(runs)} | {_cell(auroc)}{_spread([c[0] for c in curves.values()])} "
-            f"| {difference} | {_cell(recall)} | {_survival(runs)} | {_pointing(runs)} | {_cost(runs)} |"
+            f"| {difference} | {_cell(recall)} | {_survival(runs, taken)} | {_pointing(runs)} | {_cost(runs)} |"
         )
+    alone = [_concordance(raw, "age", taken) for runs in found.values() for _, raw in runs.values() if "age" in raw]
+    if alone:
+        rows.append(f"| age alone | | | | | {_cell(alone[0])} | | | |")
     return "\n".join(rows)
 
 
@@ -93,8 +99,12 @@ def _read(out: Path) -> dict[str, dict[int, tuple[dict[str, Any], Raw]]]:
     found: dict[str, dict[int, tuple[dict[str, Any], Raw]]] = {}
     for path in sorted((out / "results").glob("*.json")):
         summary = json.loads(path.read_text(encoding="utf-8"))
-        with np.load(path.with_suffix(".npz")) as raw:
-            found.setdefault(summary["condition"], {})[summary["seed"]] = (summary, dict(raw))
+        raw: dict[str, NDArray[Any]] = {}
+        for part in (path.with_suffix(".npz"), path.with_suffix(".risks.npz")):
+            if part.exists():
+                with np.load(part) as arrays:
+                    raw |= dict(arrays)
+        found.setdefault(summary["condition"], {})[summary["seed"]] = (summary, raw)
     return found
 
 
@@ -116,15 +126,39 @@ def _spread(values: Sequence[float]) -> str:
     return f"; seeds {min(values):.3f} to {max(values):.3f}" if len(values) > 1 else ""
 
 
-def _survival(runs: Mapping[int, tuple[dict[str, Any], Raw]]) -> str:
+def _survival(runs: Mapping[int, tuple[dict[str, Any], Raw]], taken: Array) -> str:
+    """The C-index, and how far it is above age alone; without kept risks the mean of the seeds' own intervals, and no more."""
+    if all("risk" in raw for _, raw in runs.values()):
+        own = np.mean([_concordance(raw, "risk", taken) for _, raw in runs.values()], axis=0)
+        age = np.mean([_concordance(raw, "age", taken) for _, raw in runs.values()], axis=0)
+        return f"{_cell(own)} | {_signed(own - age)}"
     values = [s["survival"]["c_index"] for s, _ in runs.values()]
-    low, high = np.mean([s["survival"]["ci"] for s, _ in runs.values()], axis=0)
-    return f"{np.mean(values):.3f} [{low:.3f}, {high:.3f}]"
+    return _averaged(values, [s["survival"]["ci"] for s, _ in runs.values()]) + " | "
+
+
+def _concordance(raw: Raw, column: str, taken: Array) -> Array:
+    """(K,) Harrell's C of a column of the risks.
+
+    Raises:
+        ValueError: a patient has no risk or no age.
+    """
+    if raw["time"].shape != taken.shape[1:] or np.isnan(raw[column]).any():
+        raise ValueError(
+            f"{column} is known of {int(np.isfinite(raw[column]).sum())} of {taken.shape[1]} patients; all are needed"
+        )
+    return weighted_harrell(raw["time"], raw["event"], raw[column], taken)
 
 
 def _pointing(runs: Mapping[int, tuple[dict[str, Any], Raw]]) -> str:
+    """The mean of the seeds' own intervals: which patient each map is of was not kept."""
     rows = [s["pointing"]["all"] for s, _ in runs.values()]
-    return f"{np.mean([r['rate'] for r in rows]):.3f} ({np.mean([r['chance'] for r in rows]):.3f})"
+    cell = _averaged([r["rate"] for r in rows], [r["ci"] for r in rows])
+    return f"{cell} ({np.mean([r['chance'] for r in rows]):.3f})"
+
+
+def _averaged(values: Sequence[float], intervals: Sequence[Sequence[float]]) -> str:
+    low, high = np.mean(intervals, axis=0)
+    return f"{np.mean(values):.3f} [{low:.3f}, {high:.3f}]"
 
 
 def _cost(runs: Mapping[int, tuple[dict[str, Any], Raw]]) -> str:

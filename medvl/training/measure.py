@@ -7,6 +7,7 @@ likelier it makes their findings than they are on average, and points by attenti
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from medvl.evaluation.intervals import bootstrap
+from medvl.evaluation.intervals import bootstrap, paired_bootstrap
 from medvl.evaluation.metrics import auroc, auroc_of, harrell_of
 from medvl.evaluation.ranking import DEPTHS, retrieval_scores
 from medvl.survival.model import fit_survival
@@ -29,9 +30,11 @@ from medvl.training.samples import KindData, ages_and_outcomes, half_known
 
 __all__ = [
     "Reader",
+    "Risks",
     "attribute_auroc",
     "by_patient",
     "finding_table",
+    "held_out_risks",
     "likenesses",
     "pointing_table",
     "report_auroc",
@@ -119,15 +122,28 @@ def retrieval_table(similarity: NDArray[np.float64], draws: int) -> dict[str, An
     return out
 
 
-def survival_table(
+@dataclass(frozen=True, eq=False)
+class Risks:
+    """Test patients with a known outcome and an image.
+
+    Args:
+        time: (N,) days; event: (N,) bool; risk: (N,) log hazard ratio from features and age; age: (N,) years, NaN if not known.
+    """
+
+    time: NDArray[np.float64]
+    event: NDArray[np.bool_]
+    risk: NDArray[np.float64]
+    age: NDArray[np.float64]
+
+
+def held_out_risks(
     train: Mapping[str, KindData],
     train_features: Mapping[str, Tensor],
     test: Mapping[str, KindData],
     features: Mapping[str, Tensor],
     penalty: float,
-    draws: int,
-) -> dict[str, Any]:
-    """Harrell's C on test patients of a ridge Cox model on frozen features and age, fitted on training patients."""
+) -> Risks:
+    """Risks of test patients by a ridge Cox model on frozen features and age, fitted on training patients."""
     cohort = next(iter(train.values())).cohort
     ages, time, event = ages_and_outcomes(cohort.cases)
     known = np.flatnonzero(np.isfinite(time))
@@ -141,17 +157,36 @@ def survival_table(
         tuple(cohort.regions),
         penalty,
     )
-    held = next(iter(test.values())).cohort
-    ages, time, event = ages_and_outcomes(held.cases)
+    ages, time, event = ages_and_outcomes(next(iter(test.values())).cohort.cases)
     found = by_patient(test, features)
     usable = np.array([i for i, f in enumerate(found) if f and np.isfinite(time[i])])
     risk = np.array([fitted.risk(found[i], ages[i]) for i in usable])
-    t, e = time[usable], event[usable]
-    c, everyone = harrell_of(t, e, risk), np.arange(len(usable))
-    interval = bootstrap(c, everyone, n=min(draws, 400)) if draws else ()
-    value = round(float(c(everyone)), 4)
-    told = {"n": len(usable), "events": int(e.sum()), "half_known": half_known(held.cases)}
-    return told | {"c_index": value, "ci": [round(v, 4) for v in interval]}
+    return Risks(time[usable], event[usable], risk, np.array([ages[i] for i in usable], dtype=np.float64))
+
+
+def survival_table(
+    train: Mapping[str, KindData],
+    train_features: Mapping[str, Tensor],
+    test: Mapping[str, KindData],
+    features: Mapping[str, Tensor],
+    penalty: float,
+    draws: int,
+) -> dict[str, Any]:
+    """Harrell's C of `held_out_risks`, and of age alone beside it where every age is known, with the paired difference."""
+    risks = held_out_risks(train, train_features, test, features, penalty)
+    t, e, everyone = risks.time, risks.event, np.arange(len(risks.time))
+    c, n = harrell_of(t, e, risks.risk), min(draws, 400)
+    told: dict[str, Any] = {"n": len(t), "events": int(e.sum())}
+    told["half_known"] = half_known(next(iter(test.values())).cohort.cases)
+    told |= {"c_index": round(float(c(everyone)), 4), "ci": [round(v, 4) for v in bootstrap(c, everyone, n=n)] if draws else []}
+    if np.isfinite(risks.age).all():
+        alone = harrell_of(t, e, risks.age)
+        told["age_alone"] = {"c_index": round(float(alone(everyone)), 4)}
+        if draws:
+            gain = paired_bootstrap(c, alone, everyone, n=n)
+            told["age_alone"]["ci"] = [round(v, 4) for v in bootstrap(alone, everyone, n=n)]
+            told["minus_age_alone"] = {"value": round(gain.value, 4), "ci": [round(gain.low, 4), round(gain.high, 4)]}
+    return told
 
 
 def by_patient(data: Mapping[str, KindData], features: Mapping[str, Tensor]) -> list[dict[str, NDArray[np.float32]]]:
