@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -268,6 +268,8 @@ def embed(
         "medvl evaluate --protocol list",
         "medvl evaluate runs/ours/bundle --protocol reports-held-out --embedded embedded/test --training embedded/train",
         "medvl evaluate runs/b/bundle --embedded b/test --against runs/a/bundle=a/test",
+        "medvl evaluate runs/ours/bundle --protocol ten-tasks --embedded embedded/test --training embedded/train"
+        " --training embedded/validation --labels lesions.csv",
     )
     + "\n\nFurther exit code: 5 a case of the cohort is in a training split too; results are written all the same."
 )
@@ -280,14 +282,22 @@ def evaluate(
         str, typer.Option(metavar="NAME|FILE|list", help="What is measured; list names the built-in protocols.")
     ] = "phantom-held-out",
     embedded: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="What medvl embed wrote; default: the bundle's own phantoms, embedded now.")
+        list[Path] | None,
+        typer.Option(
+            metavar="DIR",
+            help="What medvl embed wrote; default: the bundle's own phantoms, embedded now. Heads also take several scans.",
+        ),
     ] = None,
     against: Annotated[
         str | None, typer.Option(metavar="BUNDLE[=DIR]", help="A second model on the same patients, with its embedded folder.")
     ] = None,
     training: Annotated[
         list[Path] | None,
-        typer.Option(metavar="DIR", help="Embedded patients of other splits, to look for leaks; may be repeated."),
+        typer.Option(metavar="DIR", help="Embedded patients of other splits, to look for leaks and fit heads; may be repeated."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(metavar="CSV", help="Labels of lesions, for a protocol that fits heads; default: the phantoms' truth."),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", metavar="DIR", help="Write report.html, report.md and results.json here.")
@@ -298,17 +308,26 @@ def evaluate(
 ) -> None:
     """Measure a bundle as a protocol says: findings, retrieval, survival, subgroups, leaks, all with intervals over patients."""
     from . import evaluate as verb
+    from . import evaluate_tasks as of_tasks
 
     if protocol == "list":
         raise typer.Exit(verb.list_protocols())
     if bundle is None:
         raise ConfigError("name the bundle to evaluate, such as medvl evaluate phantom-demo")
-    existing(*([embedded] if embedded else []), *(training or []))
+    scans = embedded or []
+    existing(*scans, *(training or []), *([labels] if labels else []))
+    if of_tasks.applies(protocol):
+        given: Any = {"embedded": scans, "training": training or (), "labels": labels, "against": against, "out": out}
+        raise typer.Exit(of_tasks.run(bundle, protocol=protocol, draws=draws, limit=limit, as_json=as_json, **given))
+    if labels is not None or len(scans) > 1:
+        raise ConfigError(
+            f"protocol {protocol} takes one embedded folder and no labels; those that fit heads, such as ten-tasks, do"
+        )
     raise typer.Exit(
         verb.run(
             bundle,
             protocol=protocol,
-            embedded=embedded,
+            embedded=scans[0] if scans else None,
             against=against,
             training=training or (),
             out=out,

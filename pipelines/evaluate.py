@@ -12,6 +12,7 @@ from .console import emit_json, err, say, table, warn
 if TYPE_CHECKING:
     from medvl.evaluation.embedded import Embedded
     from medvl.evaluation.protocol import Protocol
+    from medvl.evaluation.report.document import Document
     from medvl.evaluation.results import Subject
     from medvl.models.bundle import Bundle
 
@@ -51,7 +52,7 @@ def run(
     wanted = load_protocol(protocol_file(protocol), {} if draws is None else {"draws": draws})
     with err().status("loading"):
         from medvl.evaluation.embedded import Embedded
-        from medvl.evaluation.results import Beside, evaluate, write_results
+        from medvl.evaluation.results import Beside, evaluate
 
         opened = _opened(bundle)
         read = Embedded.load(embedded) if embedded else None
@@ -61,15 +62,24 @@ def run(
     second = _second(against, wanted, limit) if against else None
     with err().status("measuring"):
         told = evaluate(wanted, subject, Beside(second, known))
+    if out is not None and embedded is None:
+        read.save(out / "embedded")
+    from medvl.evaluation.report.build import document
+
+    return publish(told, document(told), out, as_json=as_json)
+
+
+def publish(told: Mapping[str, Any], report: Document, out: Path | None, *, as_json: bool) -> int:
+    """Tell a record and its report, write both where there is a folder; exit code 5 for a leak, else 0."""
+    from medvl.evaluation.results import write_results
+
     if out is not None:
-        if embedded is None:
-            read.save(out / "embedded")
         write_results(told, out / "results.json")
-        _write_report(told, out)
+        _write_report(report, out)
     if as_json:
         emit_json(told)
     else:
-        _show(told)
+        _show(report)
         if out is not None:
             say(f"Written: {out / 'report.html'}, {out / 'report.md'}, {out / 'results.json'}")
     for line in told["warnings"]:
@@ -122,22 +132,18 @@ def _split_name(path: Path, found: Embedded) -> str:
     return f"{found.source.get('split', path.name)} ({found.source.get('cohort', path.name)})"
 
 
-def _write_report(told: Mapping[str, Any], out: Path) -> None:
-    from medvl.evaluation.report.build import document
+def _write_report(report: Document, out: Path) -> None:
     from medvl.evaluation.report.html import write_html
     from medvl.evaluation.report.markdown import write_markdown
 
-    report = document(told)
     write_markdown(report, out)
     write_html(report, out / "report.html")
 
 
-def _show(told: Mapping[str, Any]) -> None:
+def _show(report: Document) -> None:
     """Every table of the report, without its figures."""
-    from medvl.evaluation.report.build import document
     from medvl.evaluation.report.document import Table
 
-    report = document(told)
     say(report.title)
     say(report.lead)
     for section in report.sections:

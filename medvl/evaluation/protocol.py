@@ -82,6 +82,7 @@ class Survival(_Strict):
     """One endpoint: the bundle's risk against what happened.
 
     Args:
+        name: of the task in results, such as OS; needed where a protocol asks for several endpoints.
         endpoint: its name; the bundle's survival model must be for it.
         time, event: columns of patients.
         horizons_days: at which calibration, AUC and Brier score are given.
@@ -89,6 +90,7 @@ class Survival(_Strict):
     """
 
     type: Literal["survival"]
+    name: str = Field(default="", pattern=r"^[\w-]*$")
     endpoint: str
     time: str = "time_days"
     event: str = "event"
@@ -100,6 +102,11 @@ class Grounding(_Strict):
     """The pointing game and the deletion test, on an embedded cohort that compared maps with known lesions."""
 
     type: Literal["grounding"]
+
+
+def key_of(task: BaseModel) -> str:
+    """What a task is called in results: its name, else its type."""
+    return str(getattr(task, "name", "") or task.type)  # type: ignore[attr-defined]
 
 
 Task = Annotated[ZeroShot | Retrieval | Survival | Grounding, Field(discriminator="type")]
@@ -144,7 +151,7 @@ class Protocol(_Strict):
     """A named evaluation.
 
     Args:
-        name, summary: for people.
+        name, summary: for people, like the names of tasks.
         split: of the embedded cohort; another one is refused.
         cohort: what it must be; tasks: what is measured; subgroups: on whom besides everybody.
         minimum: counts below which a number is NA; leaks: what counts as the same case.
@@ -165,17 +172,19 @@ class Protocol(_Strict):
     @model_validator(mode="after")
     def _once(self) -> Protocol:
         columns: list[str] = [s.column for s in self.subgroups]
-        kinds: list[str] = [t.type for t in self.tasks]
-        for names in (kinds, columns):
+        keys = [key_of(t) for t in self.tasks]
+        events = [f"event {t.event}" for t in self.tasks if isinstance(t, Survival)]
+        for names in (keys, events, columns):
             twice = next((n for n in names if names.count(n) > 1), None)
             if twice:
-                raise ValueError(f"{twice} stands twice; name it once")
+                hint = "give each endpoint a name of its own" if twice == "survival" else "name it once"
+                raise ValueError(f"{twice} stands twice; {hint}")
         return self
 
     @property
     def hash(self) -> str:
-        """SHA-256 over every value of it but name and summary."""
-        return hashed(self.model_dump(mode="json", exclude={"name", "summary"}))
+        """SHA-256 over every value of it but names and summary."""
+        return hashed(self.model_dump(mode="json", exclude={"name": True, "summary": True, "tasks": {"__all__": {"name"}}}))
 
 
 def hashed(values: Any) -> str:

@@ -15,7 +15,7 @@ from medvl.errors import ConfigError
 from medvl.evaluation.embedded import Embedded
 from medvl.evaluation.intervals import Draws
 from medvl.evaluation.leaks import leaks
-from medvl.evaluation.protocol import Grounding, Protocol, Retrieval, Survival, Task, ZeroShot, hashed
+from medvl.evaluation.protocol import Grounding, Protocol, Retrieval, Survival, Task, ZeroShot, hashed, key_of
 from medvl.evaluation.second import compare
 from medvl.evaluation.subgroups import subgroups
 from medvl.evaluation.task_grounding import grounding
@@ -71,7 +71,7 @@ def evaluate(protocol: Protocol, subject: Subject, beside: Beside | None = None)
         "model": {"name": subject.model.name, "sha256": subject.model.sha256},
         "source": dict(subject.table.source),
         "cohort": cohort_flow(subject.table),
-        "tasks": {task.type: _run(setting, task) for task in protocol.tasks},
+        "tasks": {key_of(task): _run(setting, task) for task in protocol.tasks},
         "subgroups": subgroups(setting),
         "leaks": leaks(subject.table, beside.training, protocol.leaks),
     }
@@ -188,18 +188,7 @@ def label_hash(protocol: Protocol, table: Embedded) -> str:
 
 def warnings(told: Mapping[str, Any]) -> list[str]:
     """What a reader must know before the numbers."""
-    out = []
-    for name, part in told["leaks"]["splits"].items():
-        for kind in ("patients", "images", "reports"):
-            if part[kind]["n"]:
-                out.append(f"LEAK: {part[kind]['n']} {kind} of this cohort are in {name} too; numbers below may be too good")
-    inside = told["leaks"]["within"]
-    if inside["images"]["n"]:
-        out.append(
-            f"{inside['images']['n']} regions look the same as one of another patient in this cohort; intervals may be too narrow"
-        )
-    if "na" in told["leaks"]:
-        out.append(f"Leaks: {told['leaks']['na']}")
+    out = leak_warnings(told["leaks"])
     flow = told["cohort"]
     lost = flow["regions"] - flow["regions_read"]
     if lost > 0.2 * flow["regions"]:
@@ -207,6 +196,21 @@ def warnings(told: Mapping[str, Any]) -> list[str]:
     for name, task in told["tasks"].items():
         if "na" in task:
             out.append(f"{name}: not measured ({task['na']})")
+    return out
+
+
+def leak_warnings(found: Mapping[str, Any]) -> list[str]:
+    """What `leaks` found, in words."""
+    out = []
+    for name, part in found["splits"].items():
+        for kind in ("patients", "images", "reports"):
+            if part[kind]["n"]:
+                out.append(f"LEAK: {part[kind]['n']} {kind} of this cohort are in {name} too; numbers below may be too good")
+    alike = found["within"]["images"]["n"]
+    if alike:
+        out.append(f"{alike} regions look the same as one of another patient in this cohort; intervals may be too narrow")
+    if "na" in found:
+        out.append(f"Leaks: {found['na']}")
     return out
 
 

@@ -62,12 +62,12 @@ def order_of(groups: pd.Series, subgroup: Subgroup, patients: pd.DataFrame) -> l
 def subgroups(setting: Setting) -> list[dict[str, Any]]:
     """For each subgroup column its groups with counts, AUROC of each finding, their mean, and concordance."""
     zero = next((t for t in setting.protocol.tasks if isinstance(t, ZeroShot)), None)
-    later = next((t for t in setting.protocol.tasks if isinstance(t, Survival)), None)
     rows = {} if zero is None else {k: scored(setting, zero, k) for k in asked(setting, zero) if k in setting.model.calibrations}
     known: Outcomes | None = None
     model = setting.model.survival
-    if later is not None and model is not None and model.endpoint == later.endpoint:
-        known = outcomes(setting, later)
+    later = [t for t in setting.protocol.tasks if isinstance(t, Survival) and model is not None and t.endpoint == model.endpoint]
+    if later:
+        known = outcomes(setting, later[0])
     return [_one(setting, subgroup, rows, known) for subgroup in setting.protocol.subgroups]
 
 

@@ -207,4 +207,4 @@ def _estimate(statistic: Statistic, patients: NDArray[np.str_], draws: int) -> d
         low, high = bootstrap(statistic, patients, n=draws)
     except ValueError as error:
         return {"value": None, "ci": None, "na": str(error)}
-    return {"value": round(value, 4), "ci": [round(low, 4), round(high, 4)]}
+    return {"value": round(value, 4) + 0.0, "ci": [round(low, 4) + 0.0, round(high, 4) + 0.0]}

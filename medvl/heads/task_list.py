@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from medvl.errors import ConfigError
 from medvl.evaluation.fractions import FRACTIONS, SEEDS
+from medvl.evaluation.protocol import LeakLimits, hashed
 from medvl.survival.endpoints import Endpoint, Value
 
-Baseline = Literal["clinical", "size", "scratch"]
+Baseline = Literal["clinical", "size", "second"]
 
 
 class _Strict(BaseModel):
@@ -65,8 +67,9 @@ class Least(_Strict):
 
 
 class TenTasks(_Strict):
-    """A list of downstream tasks on one cohort of lesions; `configs/tasks/ten-tasks.yaml` says what each key is."""
+    """A protocol of downstream tasks on one cohort of lesions; `configs/protocols/ten-tasks.yaml` says what each key is."""
 
+    fits: Literal["heads"] = "heads"
     name: str
     summary: str = ""
     kind: str = "kidney"
@@ -76,6 +79,7 @@ class TenTasks(_Strict):
     size: str | None = None
     phases: tuple[str, ...] = ()
     minimum: Least = Least()
+    leaks: LeakLimits = LeakLimits()
     fractions: tuple[float, ...] = FRACTIONS
     seeds: tuple[int, ...] = Field(SEEDS, min_length=1)
     draws: int = Field(1000, ge=100)
@@ -88,14 +92,29 @@ class TenTasks(_Strict):
             raise ValueError(f"tasks {names} must have names of their own, and endpoints events of their own, found {ends}")
         return self
 
+    @property
+    def hash(self) -> str:
+        """SHA-256 over every value of it but name and summary."""
+        return hashed(self.model_dump(mode="json", exclude={"name", "summary"}))
 
-def load_ten_tasks(path: Path) -> TenTasks:
-    """The protocol in a YAML file.
+
+def fits_heads(path: Path) -> bool:
+    """Whether a YAML file is a protocol of downstream tasks; one that cannot be read is not."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(values, dict) and values.get("fits") == "heads"
+
+
+def load_ten_tasks(path: Path, overrides: Mapping[str, Any] | None = None) -> TenTasks:
+    """The protocol in a YAML file, with some top keys replaced.
 
     Raises:
         ConfigError: no such file, not YAML, or a key or value that does not belong.
     """
     try:
-        return TenTasks.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return TenTasks.model_validate({**values, **(overrides or {})} if isinstance(values, dict) else values)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         raise ConfigError(f"{path} is not a list of downstream tasks: {error}") from error

@@ -15,7 +15,6 @@ import pandas as pd
 from medvl.errors import ConfigError
 from medvl.evaluation.embedded import Embedded
 from medvl.evaluation.intervals import paired_bootstrap
-from medvl.evaluation.protocol import hashed
 from medvl.heads.few_shot import Point, efficiency
 from medvl.heads.lesions import Lesions, by_patient, lesions, only, single_scans
 from medvl.heads.task_heads import MAIN, Head, Known, fit_head, main_statistic, measures
@@ -23,7 +22,6 @@ from medvl.heads.task_list import Graded, TenTasks, Timed
 from medvl.survival.covariates import fit_covariates
 
 SPLITS = ("train", "validation", "test")
-SCHEMA = "medvl.ten_tasks/1"
 CURVE_DRAWS = 500
 
 
@@ -32,38 +30,29 @@ def run_ten_tasks(
     cohorts: Mapping[str, Sequence[Embedded]],
     labels: pd.DataFrame,
     *,
-    scratch: Mapping[str, Sequence[Embedded]] | None = None,
+    second: Mapping[str, Sequence[Embedded]] | None = None,
     curve: bool = True,
 ) -> dict[str, Any]:
-    """Every task measured or refused; JSON-ready.
+    """`cohort`, what there was in each split, and `tasks`, every one measured or refused; JSON-ready.
 
     Args:
         protocol: what is asked.
         cohorts: `train`, `validation` and `test`, each one or more embedded cohorts; several are several scans of the patients,
             told apart by the column `phase` of their patients.
         labels: one row a lesion: `patient_id`, `region` (may be absent where a patient has one region only), and label columns.
-        scratch: the same cohorts under an encoder that was trained on these labels alone, as a baseline.
-        curve: whether to learn from shares of the training patients too.
+        second: the same cohorts under another encoder, such as one trained on these labels alone, to set beside.
+        curve: whether to learn from shares of the training patients too, where the protocol names any.
 
     Raises:
         ConfigError: a split is missing, a patient is in two splits, or the table has no lesion of a split.
     """
     parts = _splits(protocol, cohorts, labels)
-    other = None if scratch is None else _splits(protocol, scratch, labels)
-    told: dict[str, Any] = {
-        "schema": SCHEMA,
-        "protocol": {
-            "hash": hashed(protocol.model_dump(mode="json", exclude={"name", "summary"})),
-            **protocol.model_dump(mode="json"),
-        },
-        "source": {name: [dict(e.source) for e in cohorts[name]] for name in SPLITS},
-        "cohort": {name: part.told for name, part in parts.items()},
-        "tasks": {},
-    }
+    other = None if second is None else _splits(protocol, second, labels)
+    told: dict[str, Any] = {"cohort": {name: part.told for name, part in parts.items()}, "tasks": {}}
     for task in protocol.tasks:
         head = {"label": task.label or task.name, "type": task.type}
         try:
-            told["tasks"][task.name] = head | _run(protocol, task, parts, other, curve)
+            told["tasks"][task.name] = head | _run(protocol, task, parts, other, curve and bool(protocol.fractions))
         except (ConfigError, ValueError) as error:
             told["tasks"][task.name] = head | {"na": str(error)}
     return told
@@ -72,7 +61,8 @@ def run_ten_tasks(
 def _splits(protocol: TenTasks, cohorts: Mapping[str, Sequence[Embedded]], labels: pd.DataFrame) -> dict[str, Lesions]:
     missing = [name for name in SPLITS if not cohorts.get(name)]
     if missing:
-        raise ConfigError(f"no {' and no '.join(missing)} cohort; heads learn on train, choose on validation, answer on test")
+        lacking = " and no ".join(missing)
+        raise ConfigError(f"no {lacking} cohort; heads learn on train, choose on validation, answer on test (--training FOLDER)")
     parts = {name: lesions(cohorts[name], labels, protocol.kind, protocol.features) for name in SPLITS}
     seen: dict[str, str] = {}
     for name, part in parts.items():
@@ -83,7 +73,7 @@ def _splits(protocol: TenTasks, cohorts: Mapping[str, Sequence[Embedded]], label
 
 
 def _run(
-    protocol: TenTasks, task: Graded | Timed, parts: Mapping[str, Lesions], scratch: Mapping[str, Lesions] | None, curve: bool
+    protocol: TenTasks, task: Graded | Timed, parts: Mapping[str, Lesions], second: Mapping[str, Lesions] | None, curve: bool
 ) -> dict[str, Any]:
     cut, told = _asked(protocol, task, parts)
     known = {name: _known(task, part, told) for name, part in cut.items()}
@@ -91,16 +81,40 @@ def _run(
     found, image = _measured(protocol, task, head, known["test"])
     told |= {"main": MAIN[task.type], "head": head.told, "image": found}
     told["beside"], told["difference"] = _beside(protocol, task, cut, known, image)
-    if scratch is not None and "scratch" not in task.not_beside:
-        again = _asked(protocol, task, scratch)[0]
-        same = {name: _known(task, part, told) for name, part in again.items()}
-        told["beside"]["scratch"] = _measured(
-            protocol, task, fit_head(task.type, same["train"], same["validation"]), same["test"]
-        )[0]
+    if second is not None and "second" not in task.not_beside:
+        found, apart = _second(protocol, task, told, second, (head, cut["test"], known["test"]))
+        told["beside"]["second"] = found
+        told["difference"] |= {"second": apart} if apart else {}
     told["phases"] = _phases(protocol, task, cut, known, image)
     if curve:
         told["curve"] = [asdict(point) for point in _curve(protocol, task, known)]
     return told
+
+
+def _second(
+    protocol: TenTasks,
+    task: Graded | Timed,
+    told: dict[str, Any],
+    parts: Mapping[str, Lesions],
+    ours: tuple[Head, Lesions, Known],
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The same task under another encoder, and image minus it on the lesions, or patients, that both answered."""
+    head, mine, known = ours
+    try:
+        cut = _asked(protocol, task, parts)[0]
+        if isinstance(task, Graded):
+            cut = {name: only(part, part.table[task.column].isin(told["classes"]).to_numpy()) for name, part in cut.items()}
+        same = {name: _known(task, part, told) for name, part in cut.items()}
+        other = fit_head(task.type, same["train"], same["validation"])
+        columns = ["patient_id", "region"] if isinstance(task, Graded) else ["patient_id"]
+        keys = [pd.Index(part.table[columns].agg("/".join, axis=1)) for part in (mine, cut["test"])]
+        shared = sorted(set(keys[0]) & set(keys[1]))
+        a, b = (rows.take(key.get_indexer(pd.Index(shared))) for rows, key in zip((known, same["test"]), keys, strict=True))
+        one, two = (main_statistic(task.type, h, rows, h.scores(rows)) for h, rows in ((head, a), (other, b)))
+        apart = asdict(paired_bootstrap(one, two, a.patients, n=protocol.draws)) | {"n": len(shared)}
+    except (ConfigError, ValueError) as error:
+        return {"na": str(error)}, None
+    return _measured(protocol, task, other, same["test"])[0], apart
 
 
 def _asked(protocol: TenTasks, task: Graded | Timed, parts: Mapping[str, Lesions]) -> tuple[dict[str, Lesions], dict[str, Any]]:

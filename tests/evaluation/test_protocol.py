@@ -23,10 +23,16 @@ from medvl.evaluation.estimates import interval
 from medvl.evaluation.intervals import Draws, bootstrap
 from medvl.evaluation.metrics import auroc, auroc_of, harrell_of
 from medvl.evaluation.protocol import load_protocol
+from medvl.evaluation.report.build import document
+from medvl.evaluation.report.document import Picture
 from medvl.evaluation.results import Beside, Subject, evaluate
 from medvl.evaluation.task_retrieval import galleries, patient_vectors
 
-BUILT_IN = sorted((Path(__file__).parents[2] / "configs" / "protocols").glob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "configs" / "protocols"
+BUILT_IN = [FOLDER / "phantom-held-out.yaml", FOLDER / "reports-held-out.yaml"]
+
+
+SURVIVAL: dict[str, Any] = {"type": "survival", "endpoint": ENDPOINT}
 
 
 def told(table: Embedded, **changes: Any) -> dict[str, Any]:
@@ -52,6 +58,9 @@ def test_built_in_protocols_load(path: Path) -> None:
         ({"tasks": [{"type": "zeroshot", "labels": "truth"}]}, "no task of type zeroshot; did you mean zero_shot?"),
         ({"tasks": []}, "tasks"),
         ({"tasks": [{"type": "grounding"}, {"type": "grounding"}]}, "grounding stands twice"),
+        ({"tasks": [SURVIVAL, SURVIVAL]}, "survival stands twice; give each endpoint a name of its own"),
+        ({"tasks": [SURVIVAL | {"name": "OS"}, SURVIVAL | {"name": "DSS"}]}, "event event stands twice"),
+        ({"tasks": [SURVIVAL | {"name": "O S"}]}, "tasks.0.survival.name"),
         ({"subgroups": [{"column": "age", "bins": [70, 50]}]}, "bins must rise"),
         ({"draws": 5}, "draws"),
     ],
@@ -59,6 +68,28 @@ def test_built_in_protocols_load(path: Path) -> None:
 def test_what_is_wrong_in_a_protocol_is_named(change: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says.replace("?", r"\?")):
         load_protocol(PROTOCOL, change)
+
+
+def test_endpoints_stand_side_by_side_under_names_of_their_own(first: dict[str, Any]) -> None:
+    table = cohort()
+    table.patients["dss_event"] = table.patients["event"] & (table.patients["sex"] == "F")
+    later = [
+        SURVIVAL | {"name": "DSS", "endpoint": "disease-specific survival", "event": "dss_event"},
+        SURVIVAL | {"name": "OS", "beside": ["age_years"]},
+    ]
+    found = told(table, tasks=later)
+    assert list(found["tasks"]) == ["DSS", "OS"]
+    assert found["tasks"]["OS"] == first["tasks"]["survival"]
+    assert found["tasks"]["DSS"]["na"] == f"the bundle predicts {ENDPOINT}; no other endpoint is judged by it"
+    assert found["subgroups"][0]["groups"][0]["concordance"] == first["subgroups"][0]["groups"][0]["concordance"]
+    titles = [section.title for section in document(found).sections]
+    assert {"Survival: disease-specific survival", f"Survival: {ENDPOINT}"} <= set(titles)
+    names = [b.name for section in document(found).sections for b in section.blocks if isinstance(b, Picture)]
+    assert len(names) == len(set(names))
+    assert "survival-os" in names
+    assert (
+        load_protocol(PROTOCOL, {"tasks": [later[1]]}).hash == load_protocol(PROTOCOL, {"tasks": [later[1] | {"name": "x"}]}).hash
+    )
 
 
 def test_hash_is_of_what_is_asked() -> None:

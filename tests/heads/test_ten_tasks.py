@@ -6,72 +6,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from pretend_lesions import LABELS, cohorts
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from sksurv.metrics import concordance_index_censored
 
 from medvl.errors import ConfigError
-from medvl.evaluation.embedded import Embedded
 from medvl.heads.lesions import lesions, only, single_scans
 from medvl.heads.task_heads import Known, fit_head
 from medvl.heads.task_list import TenTasks, load_ten_tasks
 from medvl.heads.ten_tasks import run_ten_tasks
 
-BUILT_IN = Path(__file__).parents[2] / "configs" / "tasks" / "ten-tasks.yaml"
-WIDTH = 8
-
-
-def _embedded(n: int, seed: int, start: int, phase: str = "arterial", noise: float = 0.5) -> Embedded:
-    """Two kidneys a patient; the first value of an embedding is the lesion's latent severity, seen through noise."""
-    latent = np.random.default_rng(seed).normal(0, 1, 2 * n)
-    rng = np.random.default_rng([seed, len(phase)])
-    x = rng.normal(0, 1, (2 * n, WIDTH)).astype(np.float32)
-    x[:, 0] = latent + noise * rng.normal(0, 1, 2 * n)
-    who = [f"P{start + i:04d}" for i in range(n) for _ in range(2)]
-    reason = np.where(np.arange(2 * n) % 17 == 3, "region_incomplete", "")
-    x[reason != ""] = np.nan
-    rows = pd.DataFrame(
-        {"patient_id": who, "region": ["kidney_left", "kidney_right"] * n, "kind": "kidney", "report": "", "reason": reason}
-    )
-    people = np.random.default_rng([seed, 7])
-    patients = pd.DataFrame(
-        {"age_years": people.uniform(40, 80, n), "sex": people.choice(["F", "M"], n), "phase": phase}, index=dict.fromkeys(who)
-    )
-    none = np.zeros((2 * n, 0), np.int8)
-    return Embedded(rows, patients, x, x, x, (), none.astype(np.float32), none, none, {"model_sha256": "m"})
-
-
-def _labels(n: int, seed: int, start: int) -> pd.DataFrame:
-    """One lesion a patient, on the left, but every fifth patient has one on the right too."""
-    latent = np.random.default_rng(seed).normal(0, 1, 2 * n)
-    rng = np.random.default_rng([seed, 3])
-    rows = []
-    for i in range(n):
-        death = rng.exponential(1000 * np.exp(-1.5 * latent[2 * i]))
-        for k in range(2 if i % 5 == 0 else 1):
-            z = latent[2 * i + k]
-            rows.append(
-                {
-                    "patient_id": f"P{start + i:04d}",
-                    "region": ("kidney_left", "kidney_right")[k],
-                    "renal_radius": ("at_most_4_cm", "between_4_and_7_cm", "at_least_7_cm")[int(z > -0.4) + int(z > 0.6)],
-                    "mass_polar_lines": ("outside", "between")[int(z + rng.normal() > 0)],
-                    "malignancy": None if i % 9 == 0 else ("benign", "malignant")[int(z + 0.5 * rng.normal() > -0.5)],
-                    "mass_face": "anterior",
-                    "size_mm": 40 + 15 * z + rng.normal(),
-                    "os_days": min(death, 1500.0) if i % 11 else np.nan,
-                    "os_event": int(death <= 1500.0),
-                    "dss_days": min(death, 1500.0),
-                    "dss_event": int(death <= 3.0),
-                }
-            )
-    return pd.DataFrame(rows)
-
-
-SIZES = {"train": (220, 1, 0), "validation": (90, 2, 1000), "test": (110, 3, 2000)}
-
-
-def _cohorts(*phases: str, noise: float = 0.5) -> dict[str, list[Embedded]]:
-    return {name: [_embedded(*size, phase, noise) for phase in phases or ("arterial",)] for name, size in SIZES.items()}
+BUILT_IN = Path(__file__).parents[2] / "configs" / "protocols" / "ten-tasks.yaml"
 
 
 def _protocol(**changes: Any) -> TenTasks:
@@ -79,12 +24,9 @@ def _protocol(**changes: Any) -> TenTasks:
     return TenTasks.model_validate({**load_ten_tasks(BUILT_IN).model_dump(), **small, **changes})
 
 
-LABELS = pd.concat([_labels(*size) for size in SIZES.values()], ignore_index=True)
-
-
 @pytest.fixture(scope="module")
 def told() -> dict[str, Any]:
-    return run_ten_tasks(_protocol(), _cohorts(), LABELS)
+    return run_ten_tasks(_protocol(), cohorts(), LABELS)
 
 
 def test_each_task_is_learned_or_refused_by_its_own_labels(told: dict[str, Any]) -> None:
@@ -132,7 +74,7 @@ def test_baselines_stand_beside_but_not_what_a_label_is_made_of(told: dict[str, 
 
 def test_numbers_are_those_of_other_libraries() -> None:
     protocol = _protocol()
-    parts = {name: lesions(found, LABELS, "kidney", "embedding") for name, found in _cohorts().items()}
+    parts = {name: lesions(found, LABELS, "kidney", "embedding") for name, found in cohorts().items()}
     names = list(protocol.tasks[0].classes)  # type: ignore[union-attr]
     y = {k: p.table["renal_radius"].map(names.index).to_numpy() for k, p in parts.items()}
     known = {k: Known(p.x, p.unit, y[k], p.table["patient_id"].to_numpy(str), 3) for k, p in parts.items()}
@@ -140,7 +82,7 @@ def test_numbers_are_those_of_other_libraries() -> None:
     scores = head.scores(known["test"])
     assert head.decide is not None
     assert head.chances is not None
-    told = run_ten_tasks(protocol, _cohorts(), LABELS, curve=False)["tasks"]
+    told = run_ten_tasks(protocol, cohorts(), LABELS, curve=False)["tasks"]
     found = told["R"]["image"]
     kappa = cohen_kappa_score(y["test"], head.decide(scores), weights="quadratic")
     assert found["quadratic kappa"]["value"] == pytest.approx(kappa, abs=1e-4)
@@ -148,11 +90,11 @@ def test_numbers_are_those_of_other_libraries() -> None:
 
 
 def test_concordance_is_by_patient_and_that_of_scikit_survival() -> None:
-    cohorts = _cohorts()
+    made = cohorts()
     told = run_ten_tasks(
-        _protocol(tasks=[{"type": "survival", "name": "OS", "time": "os_days", "event": "os_event"}]), cohorts, LABELS
+        _protocol(tasks=[{"type": "survival", "name": "OS", "time": "os_days", "event": "os_event"}]), made, LABELS
     )
-    part = {name: lesions(found, LABELS, "kidney", "embedding") for name, found in cohorts.items()}
+    part = {name: lesions(found, LABELS, "kidney", "embedding") for name, found in made.items()}
     known = {}
     for name, p in part.items():
         fine = only(p, p.table["os_days"].notna().to_numpy())
@@ -172,7 +114,7 @@ def test_test_labels_move_no_penalty_and_no_threshold(told: dict[str, Any]) -> N
     rng = np.random.default_rng(0)
     for column in ("renal_radius", "malignancy"):
         shuffled.loc[mine, column] = rng.permutation(shuffled.loc[mine, column].to_numpy())
-    again = run_ten_tasks(_protocol(), _cohorts(), shuffled, curve=False)
+    again = run_ten_tasks(_protocol(), cohorts(), shuffled, curve=False)
     for name in ("R", "malignancy"):
         assert again["tasks"][name]["head"] == told["tasks"][name]["head"]
         assert again["tasks"][name]["image"] != told["tasks"][name]["image"]
@@ -186,7 +128,7 @@ def test_the_curve_rises_to_the_whole(told: dict[str, Any]) -> None:
 
 
 def test_phases_are_fused_and_beat_one_of_them() -> None:
-    several = run_ten_tasks(_protocol(), _cohorts("arterial", "portal_venous", "delayed", noise=1.5), LABELS, curve=False)
+    several = run_ten_tasks(_protocol(), cohorts("arterial", "portal_venous", "delayed", noise=1.5), LABELS, curve=False)
     found = several["tasks"]["R"]["phases"]
     assert found["with_several"] == found["single"]["n"]
     assert found["fused_minus_single"]["value"] > 0.05
@@ -198,7 +140,7 @@ def test_one_scan_is_no_fusion(told: dict[str, Any]) -> None:
 
 
 def test_the_single_scan_is_the_preferred_phase() -> None:
-    part = lesions(_cohorts("delayed", "arterial")["test"], LABELS, "kidney", "embedding")
+    part = lesions(cohorts("delayed", "arterial")["test"], LABELS, "kidney", "embedding")
     assert set(single_scans(part, ("arterial", "delayed")).phase) == {"arterial"}
     assert set(single_scans(part, ("delayed",)).phase) == {"delayed"}
     assert set(single_scans(part, ()).phase) == {"delayed"}
@@ -215,15 +157,42 @@ def test_the_single_scan_is_the_preferred_phase() -> None:
 )
 def test_tables_that_do_not_fit_are_refused(labels: pd.DataFrame, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
-        run_ten_tasks(_protocol(), _cohorts(), labels)
+        run_ten_tasks(_protocol(), cohorts(), labels)
 
 
 def test_patients_in_two_splits_are_refused() -> None:
-    cohorts = _cohorts()
+    made = cohorts()
     with pytest.raises(ConfigError, match="is in train and in test"):
-        run_ten_tasks(_protocol(), cohorts | {"test": cohorts["train"]}, LABELS)
+        run_ten_tasks(_protocol(), made | {"test": made["train"]}, LABELS)
     with pytest.raises(ConfigError, match="no validation cohort"):
-        run_ten_tasks(_protocol(), {k: v for k, v in cohorts.items() if k != "validation"}, LABELS)
+        run_ten_tasks(_protocol(), {k: v for k, v in made.items() if k != "validation"}, LABELS)
+
+
+def test_a_second_encoder_stands_beside_on_the_same_lesions(told: dict[str, Any]) -> None:
+    noisy = cohorts(noise=6.0)
+    beside = run_ten_tasks(_protocol(), cohorts(), LABELS, second=noisy, curve=False)["tasks"]["R"]
+    alone = run_ten_tasks(_protocol(), noisy, LABELS, curve=False)["tasks"]["R"]["image"]
+    assert beside["beside"]["second"] == alone
+    assert beside["image"] == told["tasks"]["R"]["image"]
+    apart = beside["difference"]["second"]
+    assert apart["value"] == pytest.approx(
+        beside["image"]["quadratic kappa"]["value"] - alone["quadratic kappa"]["value"], abs=2e-4
+    )
+    assert apart["low"] > 0
+    assert apart["n"] == alone["n"]
+
+
+def test_the_difference_is_of_lesions_that_both_encoders_read() -> None:
+    other = cohorts(noise=6.0)
+    test = other["test"][0]
+    other["test"] = [test.take(np.arange(60, len(test)))]
+    found = run_ten_tasks(_protocol(), cohorts(), LABELS, second=other, curve=False)["tasks"]
+    for name in ("R", "OS"):
+        assert found[name]["difference"]["second"]["n"] == found[name]["beside"]["second"]["n"] < found[name]["image"]["n"]
+    few = other | {"test": [test.take(np.arange(12))]}
+    found = run_ten_tasks(_protocol(), cohorts(), LABELS, second=few, curve=False)["tasks"]
+    assert "are needed" in found["R"]["beside"]["second"]["na"]
+    assert "second" not in found["R"]["difference"]
 
 
 def test_endpoints_never_share_an_event(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from medvl.evaluation.report.document import (
@@ -42,8 +43,7 @@ def document(told: Told) -> Document:
         labels = {k: f["label"] for k, f in tasks["zero_shot"]["findings"].items()}
     if "retrieval" in tasks:
         sections.append(Section("Retrieval between scans and reports", tuple(retrieval_blocks(tasks["retrieval"]))))
-    if "survival" in tasks:
-        sections.append(survival_section(tasks["survival"]))
+    sections += [_of_endpoint(key, tasks[key], len(_endpoints(told)) > 1) for key in _endpoints(told)]
     if "grounding" in tasks:
         sections.append(Section("Do the maps point at the finding?", tuple(grounding_blocks(tasks["grounding"], labels))))
     sections += [
@@ -60,6 +60,20 @@ def document(told: Told) -> Document:
     return Document(title, told["use"], tuple(sections))
 
 
+def _endpoints(told: Told) -> list[str]:
+    """Names of the survival tasks in the results."""
+    return [str(t.get("name") or t["type"]) for t in told["protocol"]["tasks"] if t["type"] == "survival"]
+
+
+def _of_endpoint(key: str, task: Told, several: bool) -> Section:
+    """The section of one endpoint; with several, its figures have names of their own."""
+    section = survival_section(task)
+    if not several:
+        return section
+    blocks = [replace(b, name=f"{b.name}-{key.lower()}") if isinstance(b, Picture) else b for b in section.blocks]
+    return Section(section.title, tuple(blocks))
+
+
 def _about(told: Told) -> Iterator[Block]:
     protocol, tasks = told["protocol"], told["tasks"]
     headline = []
@@ -71,9 +85,9 @@ def _about(told: Told) -> Iterator[Block]:
         k, recall = next(iter(found["recall"].items()))
         size = tasks["retrieval"]["gallery"]
         headline.append(f"Scan to report, recall at {k} among {size} patients: {span(recall)} (chance {1 / size:.3f}).")
-    c = tasks.get("survival", {}).get("concordance")
-    if c:
-        headline.append(f"Concordance for {tasks['survival']['endpoint']}: {span(c['model'])}.")
+    for task in (tasks[key] for key in _endpoints(told)):
+        if "concordance" in task:
+            headline.append(f"Concordance for {task['endpoint']}: {span(task['concordance']['model'])}.")
     headline.append("Intervals are 95 %, from a bootstrap over patients.")
     yield paragraph(*headline)
     if told["warnings"]:
