@@ -238,6 +238,9 @@ def view(
     index: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Index of `medvl index build`, in which similar cases are sought.")
     ] = None,
+    dataset: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Dataset that the index was made from: lays its images beside the study.")
+    ] = None,
     bundle: Annotated[
         str | None, typer.Option("--bundle", "-b", metavar="NAME", help="The results' bundle: for free prompts and other ages.")
     ] = None,
@@ -291,6 +294,7 @@ def view(
             port=port,
             open_browser=browser,
             index=index,
+            dataset=dataset,
             bundle=bundle,
             show_text=show_text,
             audit_key=audit_key,

@@ -86,7 +86,7 @@ def entries_of(cohort: Embedded) -> tuple[list[Entry], Any]:
                 split=cohort.source.get("split", ""),
                 report=str(values["report"]),
                 age_years=float(person["age_years"]) if "age_years" in person else None,
-                **{name: str(person.get(name, "")) for name in SOURCE_COLUMNS},  # type: ignore[arg-type]
+                **{name: str(values.get(name) or person.get(name, "")) for name in SOURCE_COLUMNS},  # type: ignore[arg-type]
                 findings={key: int(v) for key, v in zip(cohort.findings, cohort.said[row], strict=True) if v >= 0},
                 extra={k: v for k, v in person.items() if k not in (*SOURCE_COLUMNS, "age_years")},
             )

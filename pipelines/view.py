@@ -25,6 +25,7 @@ def run(
     port: int = 8501,
     open_browser: bool = True,
     index: Path | None = None,
+    dataset: Path | None = None,
     bundle: str | None = None,
     show_text: bool = False,
     audit_key: Path | None = None,
@@ -34,8 +35,8 @@ def run(
     """Exit code 0 once the reader has stopped the viewer with Ctrl-C.
 
     Raises:
-        ConfigError: `results` is no folder, the port is taken, or the server stopped by itself; `index` holds no index,
-            `bundle` is none, or nobody would be safe behind `door`.
+        ConfigError: `results` is no folder, the port is taken, or the server stopped by itself; `index` holds no index, `dataset`
+            no dataset, `bundle` is none, or nobody would be safe behind `door`.
     """
     door = (door or Door()).checked()
     if results is None:
@@ -44,9 +45,12 @@ def run(
         raise ConfigError(f"no such results folder: {results}; run medvl infer first, or check the path")
     if index is not None and not (index / "cases.sqlite").is_file():
         raise ConfigError(f"no index in {index}; build it with medvl index build")
+    if dataset is not None and not (dataset / "dataset.json").is_file():
+        raise ConfigError(f"no finished dataset in {dataset}; give the folder of medvl ingest that the index was made from")
     if ledger is not None and not ledger.startswith("postgresql://"):
         raise ConfigError("--ledger is the address of a server, postgresql://...; one in the results folder is found by itself")
-    given = options(index, bundle_folder(bundle) if bundle else None, show_text=show_text, audit_key=audit_key)
+    named = bundle_folder(bundle) if bundle else None
+    given = options(index, named, show_text=show_text, audit_key=audit_key, dataset=dataset)
     _checked(door)
     if _taken(door.host, port):
         raise ConfigError(f"port {port} is in use; choose another with --port {port + 1}")

@@ -35,6 +35,7 @@ class Extras:
         lock: held while the model answers: one question at a time.
         audit_key: key of reviews and audit log, kept elsewhere than in the results folder; None for the one in it.
         ledger: address of the server that keeps the ledger; empty where it lies in the results folder.
+        dataset: folder that `medvl ingest` wrote, whose cached volumes show the index's cases.
         reviews: whether whoever is asking may review; a viewer with accounts sets it.
     """
 
@@ -43,6 +44,7 @@ class Extras:
     show_text: bool = False
     audit_key: Path | None = None
     ledger: str = field(default="", repr=False)
+    dataset: Path | None = None
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
     reviews: Callable[[], bool] = lambda: True
 
@@ -130,9 +132,11 @@ def asking() -> Iterator[Predictor]:
         given.lock.release()
 
 
-def options(index: Path | None, bundle: Path | None, *, show_text: bool, audit_key: Path | None = None) -> list[str]:
+def options(
+    index: Path | None, bundle: Path | None, *, show_text: bool, audit_key: Path | None = None, dataset: Path | None = None
+) -> list[str]:
     """Arguments of the serving process from which `parsed` reads the options."""
-    given = (("--index", index), ("--bundle", bundle), ("--audit-key", audit_key))
+    given = (("--index", index), ("--bundle", bundle), ("--audit-key", audit_key), ("--dataset", dataset))
     paths = [part for name, path in given if path for part in (name, str(path.resolve()))]
     return [*paths, *(["--show-text"] if show_text else [])]
 
@@ -144,5 +148,7 @@ def parsed(arguments: Sequence[str]) -> Extras:
     parser.add_argument("--bundle", type=Path)
     parser.add_argument("--show-text", action="store_true")
     parser.add_argument("--audit-key", type=Path)
+    parser.add_argument("--dataset", type=Path)
     known, _ = parser.parse_known_args(arguments)
-    return Extras(known.index, known.bundle, known.show_text, known.audit_key, os.environ.get(LEDGER, ""))
+    ledger = os.environ.get(LEDGER, "")
+    return Extras(known.index, known.bundle, known.show_text, known.audit_key, ledger, known.dataset)

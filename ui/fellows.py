@@ -16,6 +16,7 @@ from medvl.retrieval.search import NEAR
 
 from .embeddings import Vectors, read_vectors
 from .likeness import contributions, cosines, likeness, show_where
+from .neighbours import MARK, is_neighbour, neighbour
 from .results import read_study, study_folders
 from .station import station
 from .study import Study
@@ -129,15 +130,8 @@ def _fellow(study: Study, vectors: Vectors, region: str, fellow: Fellow) -> None
         st.text(line)
     if told := contributions(cosines(vectors.by_region, fellow.vectors.by_region)):
         st.caption(plain(told))
-    drawn = st.session_state.get("beside") == (study.case_id, other.case_id, region)
-    buttons = st.container(horizontal=True, gap="xsmall")
-    buttons.button(
-        "Close" if drawn else "Side by side",
-        key=f"beside_{other.case_id}",
-        on_click=_beside,
-        args=(None if drawn else (study.case_id, other.case_id, region),),
-    )
-    with buttons:
+    with st.container(horizontal=True, gap="xsmall"):
+        beside_button(study, other, region, other.case_id)
         show_where(study, vectors, region, other.case_id, fellow.vectors.by_region[region])
 
 
@@ -146,8 +140,15 @@ def beside(study: Study) -> tuple[Study, str] | None:
     asked = st.session_state.get("beside")
     if asked is None or asked[0] != study.case_id:
         return None
-    other = read_study(station().root, asked[1])
-    return (other, asked[2]) if other.status == "done" else None
+    other = neighbour(asked[1].removeprefix(MARK)) if is_neighbour(asked[1]) else read_study(station().root, asked[1])
+    return (other, asked[2]) if other is not None and other.status == "done" else None
+
+
+def beside_button(study: Study, other: Study, region: str, key: str) -> None:
+    """A button that lays another study beside this one, or takes it away again."""
+    drawn = st.session_state.get("beside") == (study.case_id, other.case_id, region)
+    args = (None if drawn else (study.case_id, other.case_id, region),)
+    st.button("Close" if drawn else "Side by side", key=f"beside_{key}", on_click=_beside, args=args)
 
 
 def _beside(pair: tuple[str, str, str] | None) -> None:

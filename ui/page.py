@@ -99,16 +99,18 @@ def _stopped(study: Study, user: User) -> None:
 
 def _pair(study: Study, finding: FindingRecord | None, other: Study, region: str) -> bool:
     """Two studies beside each other, both at the region in which they are alike; False when that cannot be drawn."""
-    pictures = volume_view.load_picture(study), volume_view.load_picture(other)
-    if pictures[0] is None or pictures[1] is None:
+    mine, theirs = volume_view.load_picture(study), volume_view.load_picture(other)
+    if mine is None or theirs is None:
         return False
-    theirs = next((f for f in other.findings if finding is not None and f.key == finding.key), None)
-    left, right = (
-        volume_view.Side(one.case_id, one, picture, shown, anchor_lps=region_center(one, region))
-        for one, picture, shown in ((study, pictures[0], finding), (other, pictures[1], theirs))
-    )
+    same = next((f for f in other.findings if finding is not None and f.key == finding.key), None)
+    here, there = region_center(study, region), region_center(other, region)
+    if here is None or there is None:  # then both start at the same share of the scanned length
+        here = there = None
+    left = volume_view.Side(study.case_id, study, mine, finding, anchor_lps=here)
+    right = volume_view.Side(other.case_id, other, theirs, same, anchor_lps=there)
     drawn = volume_view.show_pair(left, right, jump=f"{other.case_id}#{st.session_state.get('jumps', 0)}")
-    st.caption("Left: the study being read. Right: the similar one. Both start at the region and scroll together.")
+    start = "Both start at the region" if here else "Where the region lies there is not known: both start equally far up"
+    st.caption(f"Left: the study being read. Right: the similar one. {start} and scroll together.")
     return drawn
 
 

@@ -17,8 +17,9 @@ from . import watching
 from .charts import observed
 from .embeddings import Vectors, read_vectors
 from .extras import extras
-from .fellows import patient_of, show_fellows
+from .fellows import beside_button, patient_of, show_fellows
 from .likeness import contributions, likeness, show_note, show_where
+from .neighbours import neighbour
 from .station import station
 from .study import FindingRecord, Study
 from .wording import plain, reason_lines, spoken
@@ -91,6 +92,10 @@ def _show_index(study: Study, vectors: Vectors, region: str) -> None:
         st.warning(plain(f"Which of these cases are of this patient cannot be told: {why}. Mark a case below if it is."))
     for hit in found.hits[:SHOWN]:
         _neighbour(study, vectors, region, hit, alike[hit.entry.id], gone)
+    if extras().dataset is not None and not any(neighbour(hit.entry.study) for hit in found.hits[:SHOWN]):
+        st.caption(
+            "The dataset of this viewer holds no images of these cases: the index comes from another one, or an older medvl."
+        )
     if any(hit.entry.report for hit in found.hits[:SHOWN]) and not extras().may_show_text():
         st.caption("Reports are withheld: they are shown to reviewers of a viewer that was started with --show-text.")
     _outcomes([hit.entry for hit in found.hits])
@@ -170,7 +175,8 @@ def regions_alike(index: Index, vectors: Vectors, hits: Sequence[Hit]) -> dict[s
 
 def _excluded(found: Neighbours, known: People, gone: list[str]) -> str:
     whose = "" if known.untold else " of patients with other numbers"
-    told = [f"{found.n_searched} cases{whose} compared, all exactly; similarity is a cosine, no probability."]
+    cases = "case" if found.n_searched == 1 else "cases"
+    told = [f"{found.n_searched} {cases}{whose} compared, all exactly; similarity is a cosine, no probability."]
     if found.same:
         told.append("One patient with the same images was left out." if len(found.same) == 1 else "Same images were left out.")
     if known.same:
@@ -199,9 +205,11 @@ def _neighbour(study: Study, vectors: Vectors, region: str, hit: Hit, alike: Map
         if entry.report and extras().may_show_text():
             with st.expander("Report"):
                 st.text(entry.report[:_LONGEST])
-        buttons = st.container(horizontal=True, gap="xsmall")
-        if region in alike:
-            with buttons:
+        buttons, imaged = st.container(horizontal=True, gap="xsmall"), neighbour(entry.study)
+        with buttons:
+            if imaged is not None:
+                beside_button(study, imaged, region, entry.id)
+            if region in alike:
                 show_where(study, vectors, region, entry.patient or entry.id, alike[region].vector)
         if entry.patient:
             buttons.button(

@@ -15,6 +15,8 @@ from itsdangerous import BadData, URLSafeTimedSerializer
 
 from medvl.errors import InputError
 
+from .neighbours import is_neighbour, read_neighbour
+from .neighbours import version as neighbour_version
 from .pictures import Picture, PictureCache
 from .read_ahead import ReadAhead
 from .results import study_file
@@ -57,6 +59,10 @@ class Station:
                 raise InputError("map_gone", "This map is no longer kept. Ask again to see it.")
             return found
         key = (case_id, name, self.version(case_id, name))
+        if is_neighbour(case_id):
+            if name != IMAGE:
+                raise InputError("no_map", "There are no maps of cases of the dataset.")
+            return self.pictures.get(key, lambda: read_neighbour(case_id))
         if name == IMAGE:
             return self.pictures.get(key, lambda: read_image(self.root, case_id))
         return self.pictures.get(key, lambda: read_heatmap(self.root, case_id, name))
@@ -75,6 +81,8 @@ class Station:
         Raises:
             InputError: ``file_outside_study``.
         """
+        if is_neighbour(case_id):
+            return neighbour_version(case_id)
         try:
             return str(study_file(self.root, case_id, "image.nii.gz" if name == IMAGE else name).stat().st_mtime_ns)
         except OSError:

@@ -55,6 +55,7 @@ class TableCase:
         label_sources: region to attribute to who gave the label, such as ``csv`` or ``review``.
         facts: what else is known for subgroups, such as sex, site, phase and manufacturer; text, numbers and truth values.
         person: links of the patient under the site's key (`medvl.data.person`), empty without.
+        dataset_case: what a dataset calls the first scan; empty for a plain table.
     """
 
     patient_id: str = field(repr=False)
@@ -68,6 +69,7 @@ class TableCase:
     label_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict, repr=False)
     facts: Mapping[str, Fact] = field(default_factory=dict, repr=False)
     person: str = field(default="", repr=False)
+    dataset_case: str = ""
 
 
 @dataclass(frozen=True)
@@ -253,7 +255,8 @@ def _one_case(group: Sequence[TableCase]) -> TableCase:
         facts |= case.facts
     scans = tuple(case.scans[0] for case in group)
     person = joined(case.person for case in group)
-    return TableCase(first.patient_id, first.report, first.split, scans, *_outcome(group), labels, sources, facts, person)
+    made = TableCase(first.patient_id, first.report, first.split, scans, *_outcome(group), labels, sources, facts, person)
+    return replace(made, dataset_case=first.dataset_case)
 
 
 def _outcome(group: Sequence[TableCase]) -> tuple[float | None, float | None, bool | None]:

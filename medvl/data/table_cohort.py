@@ -227,8 +227,7 @@ def _describe(case: TableCase, key: bytes, notes: Sequence[Sequence[str]], used:
         "labels": with_given(extract(report), case.labels),
         "phases": [scan.phase for scan in case.scans],
     }
-    if case.person:
-        out["person"] = case.person
+    out |= {name: told for name in ("person", "dataset_case") if (told := getattr(case, name))}
     if case.label_sources:
         out["label_sources"] = {region: dict(sources) for region, sources in case.label_sources.items()}
     return out if used else {**out, "rejected": notes[0][1] if notes else "region_not_found"}

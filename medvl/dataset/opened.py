@@ -85,6 +85,7 @@ class Dataset:
             sources,
             _facts(line, columns),
             _text(line.get("person")),
+            str(line["case_id"]),
         )
 
 

@@ -28,7 +28,8 @@ class Embedded:
 
     Args:
         rows: N rows: `patient_id`, `region` (kidney_left), `kind` (kidney), `report` (the region's text, "" for none), `reason`
-            ("" where usable, else the code of why not); and what else is known of each, such as `distance` (familiarity).
+            ("" where usable, else the code of why not); and what else is known of each, such as `distance` (familiarity) and
+            `study` (what a dataset calls the scan).
         patients: by `patient_id`, what is known of each: `sex`, `age_years`, `time_days`, `event`, `phase`, `manufacturer`,
             `slice_thickness_mm`, `kernel`, ...; NaN or None where not known.
         embedding: (N, E) float32 unit vectors; pooled: (N, P) float32 image features. NaN where not usable.

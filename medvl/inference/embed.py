@@ -46,7 +46,8 @@ class _Rows:
         told = str(case["region_texts"].get(region) or "")
         kind = self.predictor.kind_of(region)
         row = {"patient_id": case["patient_id"], "region": region, "kind": kind, "report": told, "reason": reason}
-        self.facts.append({**row, **facts})
+        named = {"study": case["dataset_case"]} if case.get("dataset_case") else {}
+        self.facts.append({**row, **named, **facts})
         self.cases.append(case)
         return len(self.facts) - 1
 

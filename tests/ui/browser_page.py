@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,7 +42,9 @@ COLOURED = """(canvas) => {
 
 
 @contextmanager
-def serving(results: Path, log: Path, *, server: Path | None = None, door: Door | None = None) -> Iterator[str]:
+def serving(
+    results: Path, log: Path, *, server: Path | None = None, door: Door | None = None, extras: Sequence[str] = ()
+) -> Iterator[str]:
     """Address of a viewer of its own on the folder `results`; fails when its log holds an exception at the end.
 
     Args:
@@ -50,13 +52,14 @@ def serving(results: Path, log: Path, *, server: Path | None = None, door: Door 
         log: file for what the server prints.
         server: another entry script in place of the viewer's.
         door: who may come in; this machine without sign-in when left out.
+        extras: further arguments, of `medvl_ui.extras.options`.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     line = [
         str(server) if server and part.endswith("viewer_server.py") else part
-        for part in command(results, port=port, open_browser=False, door=door)
+        for part in command(results, port=port, open_browser=False, door=door, extras=extras)
     ]
     with log.open("w") as out:
         process = subprocess.Popen(line, stdout=out, stderr=subprocess.STDOUT)

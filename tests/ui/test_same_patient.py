@@ -5,6 +5,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from dataset_files import MASS, NORMAL, write_csv
@@ -14,16 +15,19 @@ from tiny import Tiny, patient, scan_of
 from medvl.data.identity import folder_key
 from medvl.data.person import person_of
 from medvl.dataset import open_dataset, open_studies
-from medvl.errors import ConfigError
+from medvl.errors import ConfigError, InputError
 from medvl.imaging.phantom.dicom import write_dicom
+from medvl.imaging.volume_file import read_volume
 from medvl.retrieval.people import people_of, person_in
 from medvl.retrieval.store import Index
 from medvl_pipelines import embed, index, infer, ingest
 from medvl_pipelines.patient_key import VARIABLE, patient_key
 from medvl_pipelines.station import Station
+from medvl_ui.neighbours import MARK, is_neighbour, neighbour
 from medvl_ui.results import read_study, study_folders
 from medvl_ui.similar import same_patient, untold
-from medvl_ui.station import open_station
+from medvl_ui.station import IMAGE, open_station, station
+from medvl_ui.volumes import image_picture
 
 NUMBERS = (3, 40, 80)
 CANNOT = "cannot be told"
@@ -69,8 +73,8 @@ def site(tiny_run: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Site:
     key = root / "keys" / "patients"
     linked = indexed(tiny_run.bundle, manifest, root / "linked", key)
     older = indexed(tiny_run.bundle, manifest, root / "older", None)
-    station = Station(str(tiny_run.bundle), root / "results", "cpu", explain=False, readers=1, patient_key=key)
-    assert infer.run([str(root / "in" / "later")], station) == 0
+    how = Station(str(tiny_run.bundle), root / "results", "cpu", explain=False, readers=1, patient_key=key)
+    assert infer.run([str(root / "in" / "later")], how) == 0
     return Site(root, key, linked, older, root / "results", numbers)
 
 
@@ -129,6 +133,32 @@ def test_the_data_hash_knows_nothing_of_the_key_and_a_rerun_adds_links(site: Sit
     shutil.copytree(older.folder, tmp_path / "again")
     assert ingest.run(site.root / "in" / "manifest.csv", tmp_path / "again", patient_key=site.key, workers=0) == 0
     assert list(open_dataset(tmp_path / "again").rows["person"]) == list(linked.rows["person"])
+
+
+def test_a_case_of_the_index_is_laid_beside_from_the_dataset(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = site.linked.parent / "dataset"
+    with Index.open(site.linked) as opened, opened.reading() as view:
+        studies = set(view.columns.text("study")[1])
+    assert studies == set(open_dataset(dataset).rows["case_id"])
+    at = pane(readings(site.results, monkeypatch, index=site.linked, dataset=dataset), "Similar")
+    asked = [button for button in at.button if str(button.key).startswith("beside_")]
+    assert asked
+    asked[0].click().run()
+    case_id, other, _ = at.session_state["beside"]
+    assert (case_id, is_neighbour(other)) == (study_folders(site.results)[0].name, True)
+    held = read_volume(dataset / "volumes" / f"{other.removeprefix(MARK)}.mvol")
+    shown = station().picture(other, IMAGE)
+    assert np.array_equal(shown.voxels, image_picture(held.hu, held.geometry).voxels)
+    assert station().version(other, IMAGE) != "0"
+    for wrong in ("../../key", "a/b", "", "0" * 12):
+        assert neighbour(wrong) is None
+        with pytest.raises(InputError, match="does not hold"):
+            station().picture(MARK + wrong, IMAGE)
+    with pytest.raises(InputError, match="no maps"):
+        station().picture(other, "heatmaps/x.nii.gz")
+    at = pane(readings(site.results, monkeypatch, index=site.linked, dataset=site.older.parent / "dataset"), "Similar")
+    assert not [button for button in at.button if str(button.key).startswith("beside_")]
+    assert "holds no images of these cases" in said(at)
 
 
 def test_patients_of_a_plain_table_are_linked_by_its_numbers(site: Site) -> None:
