@@ -11,11 +11,26 @@ from pathlib import Path
 from typing import Any
 
 
+def private(folder: Path) -> Path:
+    """A folder that its owner alone may enter, whatever the process's mask; made when missing."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.chmod(0o700)
+    return folder
+
+
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A hidden neighbour to write to, which takes the place of `path` when the block ends and goes when it fails."""
+def whole(path: Path, mode: int | None = None) -> Iterator[Path]:
+    """A hidden neighbour to write to, which takes the place of `path` when the block ends and goes when it fails.
+
+    Args:
+        path: to be written.
+        mode: the permissions that the file has from its beginning, whatever the process's mask; the mask's own without it.
+    """
     part = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
+        if mode is not None:
+            part.touch(mode, exist_ok=False)
+            part.chmod(mode)
         yield part
         part.replace(path)
     finally:

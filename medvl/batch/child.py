@@ -24,6 +24,7 @@ from medvl.batch import wire
 from medvl.batch.last_found import KEPT, LastFound
 from medvl.data.identity import keyed_id
 from medvl.errors import InputError
+from medvl.files import private
 from medvl.imaging.load import Entry, Loaded, Study, load
 from medvl.inference.answers import RegionResult
 from medvl.inference.failure import failure
@@ -124,7 +125,8 @@ class Child:
         from medvl.network.dicomweb import DicomWeb
 
         source, folder = job["source"], Path(job["spool"])
-        folder.mkdir(parents=True, exist_ok=True)
+        private(folder.parent)
+        private(folder)
         address = parse(source["dicomweb"], allow_plain=True)  # refused before, where it is not allowed
         assert isinstance(address, WebAddress)  # noqa: S101 - only these are queried
         with DicomWeb(address, self.access) as web:

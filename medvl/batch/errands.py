@@ -49,7 +49,7 @@ class Errands:
         if not self.under_way.acquire(blocking=False):
             return False
         run = self._run
-        claimed = run.ledger.claim(attempts=run.options.limits.attempts)
+        claimed = run.ledger.claim(attempts=run.options.limits.attempts, by=run.finder.by)
         if claimed is None:
             self.under_way.release()
             return False

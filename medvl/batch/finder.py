@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from medvl.batch.hand import ChildError, Hand, Here, KilledError
 from medvl.batch.inputs import Input, queried
 from medvl.batch.ledger import Case
+from medvl.batch.marks import by_of
 from medvl.batch.tables import State
 from medvl.errors import InputError
-from medvl.inference.predictor import Predictor
 from medvl.network.address import WebAddress
 from medvl.network.errors import retryable
 from medvl.records import Reason
@@ -41,7 +41,7 @@ class Finder:
         self._open = 0  # inputs whose studies are not yet in the ledger
         self._of_input: dict[Path, list[str]] = {}
         self.seen: dict[str, str] = {}  # id to status of a study that was done before this run, empty else
-        self.answers = _answers(run.predictor)
+        self.by = by_of(run.predictor, run.options)
 
     @property
     def busy(self) -> bool:
@@ -113,8 +113,7 @@ class Finder:
         """Inputs all of whose studies have ended and need not be sent any more; each is told once."""
         with self._lock:
             open_inputs = dict(self._of_input)
-        making = bool(self._run.options.kinds)
-        ended = [path for path, cases in open_inputs.items() if not self._run.ledger.open_ones(cases, making=making)]
+        ended = [path for path, cases in open_inputs.items() if not self._run.ledger.open_ones(cases, self._run.way)]
         with self._lock:
             for path in ended:
                 self._of_input.pop(path, None)
@@ -159,7 +158,7 @@ class Finder:
         run = self._run
         cases = [replace(case, case_id=run.folder.case_id(identity)) for identity, case in found]
         again = (*_AGAIN, *((State.quarantined,) if run.options.retry_quarantined else ()))
-        kept = run.ledger.add(cases, self.answers, again=again)
+        kept = run.ledger.add(cases, self.by, again=again)
         lost = [case_id for case_id in kept if not run.folder.done(case_id)]
         if lost:
             run.ledger.anew(lost)
@@ -186,9 +185,3 @@ def _case(study: dict[str, Any]) -> Case:
     if "reason" in study:
         return Case("", study["source"], None, None, State.skipped, study["reason"], study["message"])
     return Case("", study["source"], study["series"], study["fingerprint"])
-
-
-def _answers(predictor: Predictor) -> str:
-    """What a study was asked by whom: hashes of the bundle and of a user's questions."""
-    asked = predictor.asked
-    return predictor.bundle.sha256[:32] + (asked["sha256"][:32] if asked else "")

@@ -16,10 +16,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from medvl.batch.dues import enter
-from medvl.batch.owner import lives, me
-from medvl.batch.tables import ENDS, SCHEMA, Sending, State, about, deliveries, events, metadata, note, studies
-from medvl.errors import ConfigError
+from medvl.batch.dues import enter, lacking
+from medvl.batch.marks import By
+from medvl.batch.owner import held, me
+from medvl.batch.tables import ENDS, Sending, State, deliveries, events, note, studies
+from medvl.batch.upgrade import made_ready
 from medvl.store import open_engine
 
 LEASE_S = 60.0
@@ -80,19 +81,14 @@ class Ledger:
         lease_s: how long a study belongs to a holder who gives no sign of life.
 
     Raises:
-        ConfigError: a ledger of another version, or a server without its driver.
+        ConfigError: a ledger of a version that is not known, or a server without its driver.
     """
 
     def __init__(self, place: Path | str, *, lease_s: float = LEASE_S) -> None:
         self.owner, self.lease_s = me(), lease_s
         self._engine = open_engine(place)
         with self.writing() as db:
-            metadata.create_all(db)
-            told = db.execute(sa.select(about.c.value).where(about.c.name == "schema")).scalar()
-            if told is None:
-                db.execute(about.insert().values(name="schema", value=str(SCHEMA)))
-            elif told != str(SCHEMA):
-                raise ConfigError(f"the ledger has schema {told}, this medvl writes {SCHEMA}; use a new --out folder")
+            made_ready(db)
 
     def __enter__(self) -> Ledger:
         """Opened."""
@@ -114,12 +110,12 @@ class Ledger:
                 db.execute(sa.text("SELECT pg_advisory_xact_lock(7305241)"))
             yield db
 
-    def add(self, cases: Sequence[Case], answers: str, *, again: Sequence[State] = (State.skipped, State.failed)) -> list[str]:
+    def add(self, cases: Sequence[Case], by: By, *, again: Sequence[State] = (State.skipped, State.failed)) -> list[str]:
         """Enter studies as they were found; returns the ids of those that are done already and stay as they are.
 
         Args:
             cases: found.
-            answers: hash of the bundle and its questions; a study done by another one is queued again.
+            by: who is to answer; a study done by another one is queued again.
             again: ends that are tried anew although nothing changed.
         """
         kept: list[str] = []
@@ -129,19 +125,21 @@ class Ledger:
             for number, case in enumerate(cases, start=1):
                 known = db.execute(sa.select(studies).where(studies.c.case_id == case.case_id)).mappings().first()
                 if known is None:
-                    db.execute(studies.insert().values(_row(case, answers, now) | {"position": top + number}))
-                elif not _changed(known, case, answers) and known["state"] not in again:
+                    db.execute(studies.insert().values(_row(case, by, now) | {"position": top + number}))
+                elif not _changed(known, case, by) and known["state"] not in again:
                     kept += [case.case_id] if known["state"] == State.done else []
-                    db.execute(studies.update().where(studies.c.case_id == case.case_id).values(source=dict(case.source)))
+                    values = {"source": dict(case.source), **by.columns()}  # ledgers of before did not tell the bundle
+                    db.execute(studies.update().where(studies.c.case_id == case.case_id).values(**values))
                 elif known["state"] != State.running:
-                    db.execute(studies.update().where(studies.c.case_id == case.case_id).values(_row(case, answers, now)))
+                    db.execute(studies.update().where(studies.c.case_id == case.case_id).values(_row(case, by, now)))
         return kept
 
-    def claim(self, *, attempts: int) -> Claimed | None:
+    def claim(self, *, attempts: int, by: By | None = None) -> Claimed | None:
         """The next study that nobody works on; it then belongs to this process until it ends, or its lease does.
 
         Args:
             attempts: a study with which so many runs died, `DEATHS` times over, is quarantined instead.
+            by: who answers it, noted so that the record tells who did even where another run had queued it.
         """
         now = time.time()
         with self.writing() as db:
@@ -159,20 +157,17 @@ class Ledger:
                     lease_until=now + self.lease_s,
                     attempts=row["attempts"] + 1,
                     started_at=now,
+                    **(by.columns() if by is not None else {}),
                 )
             )
             return Claimed(row["case_id"], row["source"], row["series"], row["attempts"] + 1)
 
     def _free(self, db: Connection, now: float, attempts: int) -> None:
         """Take studies back from holders that died, or of which nothing was heard; those that killed too many are set aside."""
-        held = db.execute(
-            sa.select(studies).where((studies.c.state == State.running) & (studies.c.owner != self.owner))
-        ).mappings()
-        for row in held.all():
-            alive = lives(row["owner"])
-            if alive or (alive is None and row["lease_until"] > now):
-                continue
-            self._orphaned(db, row, DEATHS * attempts)
+        others = sa.select(studies).where((studies.c.state == State.running) & (studies.c.owner != self.owner))
+        for row in db.execute(others).mappings().all():
+            if not held(row["owner"], row["lease_until"], now):
+                self._orphaned(db, row, DEATHS * attempts)
 
     def _orphaned(self, db: Connection, row: Any, deaths: int) -> None:
         """Take back a study whose run died, hardly its fault as child processes read it; many deaths set it aside."""
@@ -198,12 +193,19 @@ class Ledger:
         """Say that this process lives: its studies and deliveries stay its own."""
         until = time.time() + self.lease_s
         with self.writing() as db:
-            db.execute(studies.update().where(self._in_hand).values(lease_until=until))
+            db.execute(studies.update().where(studies.c.owner == self.owner).values(lease_until=until))
             ours = (deliveries.c.owner == self.owner) & (deliveries.c.state == Sending.waiting)
             db.execute(deliveries.update().where(ours).values(lease_until=until))
 
-    def end(self, case_id: str, how: Ended, targets: Sequence[str] = ()) -> bool:
-        """A study ends, and with it what has to be sent where is entered; False when it no longer belongs to this process."""
+    def end(self, case_id: str, how: Ended, targets: Sequence[str] = (), way: str | None = None) -> bool:
+        """A study ends, and with it is entered what has to be made and sent; False when it no longer belongs to this process.
+
+        Args:
+            case_id: of the study.
+            how: it ended.
+            targets: to which its objects are to be sent.
+            way: in which they are to be made, None where none are.
+        """
         with self.writing() as db:
             mine = (studies.c.case_id == case_id) & self._in_hand
             values = {
@@ -213,6 +215,7 @@ class Ledger:
                 "pixels": how.pixels,
                 "timings": dict(how.timings),
                 "owner": None,
+                "way": way,
                 "objects": None,
                 "ended_at": time.time(),
             }
@@ -223,7 +226,7 @@ class Ledger:
             note(db, case_id, how.state, how.reason)
             if how.state == State.done:
                 db.execute(deliveries.delete().where(deliveries.c.case_id == case_id))
-                enter(db, case_id, targets)
+                enter(db, case_id, targets, way)
         return True
 
     def back(self, case_id: str, attempts: int, reason: str, message: str) -> State:
@@ -278,13 +281,14 @@ class Ledger:
             rows = db.execute(sa.select(studies.c.state, sa.func.count()).group_by(studies.c.state)).all()
         return dict.fromkeys(map(str, State), 0) | {str(state): n for state, n in rows}
 
-    def open_ones(self, case_ids: Sequence[str], *, making: bool) -> bool:
-        """Whether any of these studies has not ended, waits to be sent or, when objects are made, has none yet."""
+    def open_ones(self, case_ids: Sequence[str], way: str | None) -> bool:
+        """Whether any of these studies has not ended or, where objects are made in a `way`, lacks them or waits to be sent."""
         with self.reading() as db:
-            unmade = (studies.c.state == State.done) & studies.c.objects.is_(sa.null()) & sa.literal(making)
+            unmade = (studies.c.state == State.done) & lacking(way)
             unfinished = studies.c.state.not_in([str(state) for state in ENDS]) | unmade
             under_way = studies.c.case_id.in_(case_ids) & unfinished
             owed = deliveries.c.case_id.in_(case_ids) & (deliveries.c.state == Sending.waiting)
+            owed &= deliveries.c.way == (way or "")
             return bool(db.execute(sa.select(sa.exists().where(under_way) | sa.exists().where(owed))).scalar())
 
     def to_do(self) -> bool:
@@ -303,7 +307,7 @@ class Ledger:
         return (studies.c.owner == self.owner) & (studies.c.state == State.running)
 
 
-def _row(case: Case, answers: str, now: float) -> dict[str, Any]:
+def _row(case: Case, by: By, now: float) -> dict[str, Any]:
     """A study that starts anew."""
     return {
         "case_id": case.case_id,
@@ -312,7 +316,7 @@ def _row(case: Case, answers: str, now: float) -> dict[str, Any]:
         "source": dict(case.source),
         "series": dict(case.series) if case.series is not None else None,
         "fingerprint": case.fingerprint,
-        "answers": answers,
+        **by.columns(),
         "reason": case.reason,
         "message": case.message,
         "owner": None,
@@ -322,10 +326,11 @@ def _row(case: Case, answers: str, now: float) -> dict[str, Any]:
         "ended_at": now if case.state in ENDS else None,
         "timings": None,
         "pixels": None,
+        "way": None,
         "objects": None,
     }
 
 
-def _changed(known: Any, case: Case, answers: str) -> bool:
+def _changed(known: Any, case: Case, by: By) -> bool:
     same = case.fingerprint is None or known["fingerprint"] is None or known["fingerprint"] == case.fingerprint
-    return not same or known["answers"] != answers
+    return not same or known["answers"] != by.answers

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from medvl.batch import finder
+from medvl.batch.dues import Unmade
 from medvl.batch.hand import ChildError, Hand, Here, KilledError
 from medvl.errors import InputError
 from medvl.network.errors import retryable
@@ -34,38 +36,39 @@ class Maker:
     def left(self) -> bool:
         """Whether a study lacks objects that this run can make, or is making."""
         with self._lock:
-            return bool(self._run.options.kinds and (self._making or self._unmade()))
+            return bool(self._making or self._unmade())
 
     def make(self, hand: Hand | Here) -> bool:
         """Make those of one study; False when none lacks any."""
         run = self._run
-        if not run.options.kinds:
-            return False
         with self._lock:
-            due = self._unmade()
-            if not due:
+            due = run.dues.take(self._not_given) if self._unmade() else None
+            if due is None:
                 return False
-            case_id = due[0][0]
-            self._making.add(case_id)
+            self._making.add(due.case_id)
         try:
             with run.meter.stage("make objects"):
-                self._make_one(hand, *due[0])
+                self._make_one(hand, due)
         finally:
+            run.dues.put_back(due.case_id)
             with self._lock:
-                self._making.discard(case_id)
+                self._making.discard(due.case_id)
         return True
 
-    def _unmade(self) -> list[Any]:
-        """Studies whose objects nobody makes yet, less those that the PACS does not give in this run."""
+    def _unmade(self) -> list[str]:
+        """Studies that lack objects, less those that this run makes, or that the PACS does not give it."""
         busy = self._making | self._not_given
-        return [row for row in self._run.dues.unmade(len(busy) + 1) if row[0] not in busy]
+        return [case_id for case_id in self._run.dues.unmade(len(busy) + 1) if case_id not in busy]
 
-    def _make_one(self, hand: Hand | Here, case_id: str, source: dict[str, Any], series: dict[str, Any] | None) -> None:
-        run, study, spool = self._run, self._run.folder.folder(case_id), self._run.folder.out / "spool" / case_id
+    def _make_one(self, hand: Hand | Here, due: Unmade) -> None:
+        run, case_id = self._run, due.case_id
+        study, spool = run.folder.folder(case_id), run.folder.out / "spool" / case_id
+        with suppress(FileNotFoundError):
+            shutil.rmtree(study / "dicom")  # what was made before in another way
         job = {
             "op": "objects",
-            "source": source,
-            "series": series,
+            "source": due.source,
+            "series": due.series,
             "study": str(study),
             "out": str(study / "dicom"),
             "kinds": list(run.options.kinds),
@@ -88,8 +91,7 @@ class Maker:
             reason = Reason(error.code, error.message)
         except ChildError as error:
             reason = Reason("internal_error", str(error))
-        run.dues.made(case_id, made, reason)
-        if reason is not None:
+        if run.dues.made(case_id, made, reason) and reason is not None:
             run.told(case_id, "no objects", reason.code)
         shutil.rmtree(spool, ignore_errors=True)
 

@@ -33,6 +33,12 @@ def lives(owner: str) -> bool | None:
     return started != "" and started == parts[2]
 
 
+def held(owner: str | None, lease_until: float, now: float) -> bool:
+    """Whether what belongs to `owner` is to be left to it: it lives, or its lease, where that is all there is to go by."""
+    alive = lives(owner) if owner else False
+    return bool(alive) or (alive is None and lease_until > now)
+
+
 def _started(pid: int) -> str:
     """When a process began, in ticks of the kernel; empty where there is none, or where it is dead and not yet collected."""
     try:

@@ -21,13 +21,15 @@ from medvl.batch.finder import Finder
 from medvl.batch.hand import Hand, Here
 from medvl.batch.inputs import Input
 from medvl.batch.ledger import Ended, Ledger
+from medvl.batch.marks import way_of
 from medvl.batch.options import Options
 from medvl.batch.reading import Ready
 from medvl.batch.sending import Sender
 from medvl.batch.stopping import Stop, disk_guard
 from medvl.batch.summary import Meter, Summary
-from medvl.batch.tables import Sending, State
+from medvl.batch.tables import State
 from medvl.batch.told import summary_of
+from medvl.files import private
 from medvl.inference.answers import CaseResult
 from medvl.inference.failure import failure
 from medvl.inference.predictor import Predictor
@@ -61,7 +63,8 @@ class Run:
         self.predictor, self.options = predictor, options or Options()
         self.folder = ResultsFolder(out, predictor.asked)
         self.ledger = Ledger(self.options.ledger or out / "ledger.sqlite")
-        self.dues = Dues(self.ledger)
+        self.way = way_of(self.options)
+        self.dues = Dues(self.ledger, self.way)
         self.meter, self.stop = Meter(), Stop()
         self._told, self._hands = told or (lambda *_: None), hands
         self._ready: queue.Queue[Ready] = queue.Queue()
@@ -82,6 +85,7 @@ class Run:
                 hand.close()
             return summary_of(self)
         self.folder.tidy()
+        self._close_objects()
         for source in inputs:
             self.finder.put(source)
         greeting = self.options.greeting(self.predictor.bundle.folder, self.folder.key)
@@ -127,6 +131,12 @@ class Run:
     def tell(self, told: Told) -> None:
         """Call `told` from now on."""
         self._told = told
+
+    def _close_objects(self) -> None:
+        """Objects that an earlier version made are for their owner alone too."""
+        for objects in (self.folder.out / "studies").glob("*/dicom"):
+            with suppress(OSError):  # of another account, or gone by now
+                private(objects)
 
     # The parts, one thread each
 
@@ -202,7 +212,7 @@ class Run:
         self.folder.write(case_id, record, result)
         self.meter.add(result.timings_s)
         how = Ended(State.done, "", "", ready.pixels, result.timings_s, ready.source, ready.series)
-        if self.ledger.end(case_id, how, self.options.targets):
+        if self.ledger.end(case_id, how, self.options.targets, self.way):
             self._told(case_id, "done", "")
         if not self.options.kinds:  # else they are needed once more
             shutil.rmtree(self.folder.out / "spool" / case_id, ignore_errors=True)
@@ -219,8 +229,7 @@ class Run:
                 continue
             if self.errands.idle.is_set():
                 patience = patience or time.monotonic() + self.options.send_wait_s
-                waiting = any(row["state"] == Sending.waiting for row in self.dues.rows())
-                if not waiting or time.monotonic() > patience:
+                if not self.dues.waiting() or time.monotonic() > patience:
                     return
             time.sleep(5 * _PAUSE_S)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from medvl.batch.dues import Dues
 from medvl.batch.tables import Sending
@@ -36,8 +38,11 @@ class Sender:
         due = self._dues.to_send()
         if due is None:
             return False
-        case_id, target, objects = due
-        files = [self._studies / case_id / "dicom" / str(made["path"]) for made in objects]
+        target, folder = due.target, self._studies / due.case_id / "dicom"
+        files = [folder / str(made["path"]) for made in due.lacks]
+        if not all(_same(file, made) for file, made in zip(files, due.lacks, strict=True)):
+            self._dues.unmake(due)
+            return True
         try:
             if not files:
                 raise InputError("no_dicom_source", "nothing could be made for a PACS; see the study's reason")
@@ -46,12 +51,12 @@ class Sender:
             if retryable(error):
                 self._tries[target] = self._tries.get(target, 0) + 1
                 wait = min(FIRST_WAIT_S * 2 ** (self._tries[target] - 1), LONGEST_WAIT_S)
-                self._dues.sent(case_id, target, Sending.waiting, error.code, error.message, wait)
+                self._dues.sent(due, Sending.waiting, error.code, error.message, wait)
             else:
-                self._dues.sent(case_id, target, Sending.refused, error.code, error.message)
+                self._dues.sent(due, Sending.refused, error.code, error.message)
         else:
             self._tries.pop(target, None)
-            self._dues.sent(case_id, target, Sending.sent)
+            self._dues.sent(due, Sending.sent)
         return True
 
     def _send(self, target: str, files: Sequence[Path]) -> list[Stored]:
@@ -69,3 +74,11 @@ class Sender:
         codes = ", ".join(sorted({f"0x{a.failure:04X}" for a in missing}))
         message = f"the PACS did not take {len(missing)} of {len(answers)} objects (status {codes})"
         raise InputError("pacs_unreachable" if all(a.retryable for a in missing) else "pacs_refused", message)
+
+
+def _same(file: Path, made: Mapping[str, Any]) -> bool:
+    """Whether a file is the one that was made."""
+    try:
+        return hashlib.sha256(file.read_bytes()).hexdigest() == str(made["sha256"])
+    except (FileNotFoundError, NotADirectoryError):
+        return False

@@ -19,7 +19,8 @@ class Summary:
     """How a run ended.
 
     Args:
-        cases: `case_id`, `status` and `reason` of each study in the order in which they were found.
+        cases: `case_id`, `status` and `reason` of each study in the order in which they were found, and the hashes of what was
+            read (`pixels`), `bundle` and `contract`.
         deliveries: how many are `sent`, `waiting` or `refused`.
         undelivered: reasons of what is not sent, by code.
         without_objects: studies that are done and of which no DICOM objects could be made although they were asked for.
@@ -27,7 +28,7 @@ class Summary:
         stopped: why the run ended early, such as ``disk_full``; empty when it came to its end.
     """
 
-    cases: list[dict[str, str]] = field(default_factory=list)
+    cases: list[dict[str, Any]] = field(default_factory=list)
     deliveries: Counter[str] = field(default_factory=Counter)
     undelivered: Counter[str] = field(default_factory=Counter)
     receipt: dict[str, Any] = field(default_factory=dict)

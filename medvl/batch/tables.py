@@ -8,7 +8,7 @@ from enum import StrEnum
 from sqlalchemy import JSON, Column, Float, Index, Integer, MetaData, String, Table, Text
 from sqlalchemy.engine import Connection
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class State(StrEnum):
@@ -48,12 +48,15 @@ studies = Table(
     Column("source", _JSON, nullable=False),  # where it lies: may hold paths and UIDs
     Column("series", _JSON),  # record of the series to use, free of identifiers
     Column("fingerprint", String(64)),  # of what was found at that place
-    Column("answers", String(64), nullable=False),  # of bundle and questions
+    Column("answers", String(64), nullable=False),  # of bundle, questions and options that change answers
+    Column("bundle", String(64)),  # SHA-256 of the bundle that answers or answered
+    Column("contract", String(64)),  # hash of its preprocessing contract
     Column("reason", String(64), nullable=False, default=""),
     Column("message", Text, nullable=False, default=""),
     Column("pixels", String(64)),  # SHA-256 of the HU that were read
-    Column("objects", _JSON),  # what was made for a PACS
-    Column("owner", String(200)),
+    Column("way", Text),  # in which objects for a PACS are made, see `marks.way_of`
+    Column("objects", _JSON),  # what was made in that way; null until it is
+    Column("owner", String(200)),  # who works on it, or makes its objects
     Column("lease_until", Float, nullable=False, default=0.0),
     Column("not_before", Float, nullable=False, default=0.0),
     Column("queued_at", Float, nullable=False),
@@ -68,6 +71,7 @@ deliveries = Table(
     metadata,
     Column("case_id", String(32), primary_key=True),
     Column("target", String(300), primary_key=True),
+    Column("way", Text),  # in which the objects to send are made; others are not sent
     Column("state", String(16), nullable=False),
     Column("attempts", Integer, nullable=False, default=0),
     Column("reason", String(64), nullable=False, default=""),
@@ -76,6 +80,15 @@ deliveries = Table(
     Column("lease_until", Float, nullable=False, default=0.0),
     Column("not_before", Float, nullable=False, default=0.0),
     Column("sent_at", Float),
+)
+
+delivered = Table(
+    "delivered",
+    metadata,
+    Column("case_id", String(32), primary_key=True),
+    Column("target", String(300), primary_key=True),
+    Column("sha256", String(64), primary_key=True),  # of an object that the target has
+    Column("at", Float, nullable=False),
 )
 
 events = Table(

@@ -18,11 +18,13 @@ def summary_of(run: Run) -> Summary:
     for row in run.ledger.studies():
         if row["case_id"] not in run.finder.seen:
             continue
-        bare += bool(run.options.kinds) and row["state"] == State.done and not row["objects"]
+        made = row["objects"] and row["way"] == run.way
+        bare += run.way is not None and row["state"] == State.done and not made
         before = run.finder.seen[row["case_id"]]
         status = row["state"] if row["state"] in ENDS else "waiting"
         status = before if before and status == "done" else status
-        cases.append({"case_id": row["case_id"], "status": status, "reason": row["reason"] if status != "done" else ""})
+        hashes = {name: row[name] for name in ("pixels", "bundle", "contract")}
+        cases.append({"case_id": row["case_id"], "status": status, "reason": row["reason"] if status != "done" else "", **hashes})
     owed = [row for row in run.dues.rows() if row["case_id"] in run.finder.seen]
     n_done = sum(case["status"] == "done" for case in cases)
     return Summary(

@@ -115,6 +115,11 @@ class Deidentifier:
         self.options = options or Deidentify()
         self._key = key
 
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that tell this key from others and nothing else of it."""
+        return self._hash("fingerprint", "").hex()[:16]
+
     def uid(self, uid: str) -> str:
         """The UID (``2.25.`` and a UUID) that stands for another."""
         return f"2.25.{uuid.UUID(bytes=self._hash('uid', uid.strip(' ' + chr(0)))[:16], version=5).int}"

@@ -7,6 +7,7 @@ UTF-8 where they are valid UTF-8, else Latin-1. Words of medvl's own that the se
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,6 +89,14 @@ class Identity:
     raw: Mapping[str, bytes] = field(repr=False)
     sequences: Mapping[str, DataElement] = field(repr=False)
     charset: tuple[str, ...]
+
+    @property
+    def hidden(self) -> tuple[str, ...]:
+        """A hash of what is left where identity was taken out, so that what is left in another way gets other UIDs."""
+        if self.raw.get("PatientIdentityRemoved", b"").strip(b" \0") != b"YES":
+            return ()
+        left = (sorted(self.raw.items()), [str(self.sequences[name]) for name in sorted(self.sequences)])
+        return (hashlib.sha256(repr(left).encode()).hexdigest(),)
 
     def text(self, keyword: str) -> str:
         """The element's text, decoded; empty where there is none."""

@@ -17,7 +17,7 @@ from medvl.delivery.source import quiet, read_source
 from medvl.delivery.stamp import Job, save
 from medvl.delivery.told import read_told
 from medvl.errors import ConfigError, did_you_mean
-from medvl.files import whole
+from medvl.files import private, whole
 from medvl.imaging.load import Entry
 from medvl.text.prompts import FindingList
 
@@ -54,7 +54,8 @@ def make_objects(
 ) -> list[Made]:
     """Write the objects of one study into `out`, each checked against what it is meant to say.
 
-    Equal arguments give equal bytes. There is no `seg` where no answer has a heat map or the source names no frame of reference.
+    Equal arguments give equal bytes. Folder and files are readable by their owner alone. There is no `seg` where no answer has a
+    heat map or the source names no frame of reference.
 
     Args:
         study: its results, `results/studies/CASE`.
@@ -73,7 +74,7 @@ def make_objects(
         if kind not in KINDS:
             raise ConfigError(f"no kind of object {kind}; {did_you_mean(kind, KINDS)}")
     job = Job(read_source(entry, headers), read_told(study), made_at)
-    out.mkdir(parents=True, exist_ok=True)
+    private(out)
     with quiet():
         return [_written(job, kind, made, out / f"{name}.dcm") for kind, name, made in _objects(job, entry, kinds, findings)]
 
@@ -101,7 +102,7 @@ def _objects(job: Job, entry: Entry, kinds: Sequence[str], findings: FindingList
 
 
 def _written(job: Job, kind: str, made: Dataset, path: Path) -> Made:
-    with whole(path) as part:
+    with whole(path, 0o600) as part:
         save(made, part)
         check(job, kind, made, part)
         digest = hashlib.sha256(part.read_bytes()).hexdigest()

@@ -39,8 +39,9 @@ class Job:
     made_at: datetime
 
     def uid(self, kind: str, *parts: str) -> str:
-        """A UID of an object of this study: the same for the same series, bundle and answers."""
-        return uid_of(kind, self.source.series_uid, self.told.bundle_sha256, self.told.content, *parts)
+        """A UID of an object of this study: the same for the same series, bundle, answers and way of taking identity out."""
+        told, hidden = self.told, self.source.identity.hidden
+        return uid_of(kind, self.source.series_uid, told.bundle_sha256, told.content, *hidden, *parts)
 
     def tracking_uid(self, name: str) -> str:
         """UID of one answer, shared by the report and the heat maps."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Literal
 
 from medvl.errors import InputError
-from medvl.files import replace_text
+from medvl.files import private, replace_text
 from medvl.network.errors import refused, unreachable
 
 NOTE = ".fetched.json"
@@ -22,13 +23,14 @@ class Fetched:
     """What is in the folder, and the file that is arriving.
 
     Args:
-        folder: made when absent. Files of series that an earlier call did not complete are removed.
+        folder: made when absent; it and its files are for their owner alone. Files of series that an earlier call did
+            not complete are removed.
         wanted: series UID to the number of images the PACS lists, None where it does not say.
         max_bytes: for all files together.
     """
 
     def __init__(self, folder: Path, wanted: Mapping[str, int | None], max_bytes: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        private(folder)
         self._folder, self._max_bytes = folder, max_bytes
         self._series, self.n_files, self._n_bytes = self._resume({_key(uid): n for uid, n in wanted.items()})
         self._arrived = self.n_files
@@ -64,7 +66,8 @@ class Fetched:
         """
         if kind == "start":
             self._first = b""
-            self._file = self._part.open("wb")
+            self._part.unlink(missing_ok=True)
+            self._file = os.fdopen(os.open(self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         elif kind == "data" and self._file is not None:
             self._n_bytes += len(data)
             if self._n_bytes > self._max_bytes:
@@ -92,7 +95,8 @@ class Fetched:
             raise unreachable(f"the PACS lists {expected} images of a series and sent {came}; it is tried again")
         self._series[_key(series_uid)] = expected
         self.n_files = self._arrived
-        replace_text(self._folder / NOTE, json.dumps({"series": self._series, "files": self.n_files, "bytes": self._n_bytes}))
+        note = {"series": self._series, "files": self.n_files, "bytes": self._n_bytes}
+        replace_text(self._folder / NOTE, json.dumps(note), mode=0o600)
 
     @property
     def _part(self) -> Path:

@@ -17,6 +17,7 @@ from tiny import Tiny, places, scan_of
 
 from medvl.batch.hand import Here, KilledError
 from medvl.batch.ledger import DEATHS, Case, Ledger
+from medvl.batch.marks import By
 from medvl.batch.options import Options
 from medvl.batch.owner import machine
 from medvl.batch.run import Run
@@ -30,6 +31,8 @@ from medvl.inference.predictor import Predictor
 from medvl.inference.results import ResultsFolder
 from medvl_pipelines import infer, station
 
+BY = By("b" * 64, "c" * 64, "b")
+
 
 def die(ledger: Ledger, number: int) -> None:
     """From now on the ledger's owner is a process that is dead."""
@@ -38,7 +41,7 @@ def die(ledger: Ledger, number: int) -> None:
 
 def test_runs_that_die_count_against_a_study_only_when_they_are_many(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        ledger.add([Case("c0", {"path": "/x"}, {"key": "s"}, "print")], "b")
+        ledger.add([Case("c0", {"path": "/x"}, {"key": "s"}, "print")], BY)
         for number in range(2 * DEATHS):
             die(ledger, number)
             taken = ledger.claim(attempts=2)
@@ -51,7 +54,7 @@ def test_runs_that_die_count_against_a_study_only_when_they_are_many(tmp_path: P
 
 def test_deaths_of_runs_do_not_use_up_the_tries_of_a_study(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        ledger.add([Case("c0", {"path": "/x"}, {"key": "s"}, "print")], "b")
+        ledger.add([Case("c0", {"path": "/x"}, {"key": "s"}, "print")], BY)
         for number in range(5):
             die(ledger, number)
             assert ledger.claim(attempts=2) is not None
@@ -65,12 +68,12 @@ def test_deaths_of_runs_do_not_use_up_the_tries_of_a_study(tmp_path: Path) -> No
 def test_deaths_before_a_study_was_given_anew_are_forgotten(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         case = Case("c0", {"path": "/x"}, {"key": "s"}, "print")
-        ledger.add([case], "b")
+        ledger.add([case], BY)
         for number in range(DEATHS + 1):
             die(ledger, number)
             ledger.claim(attempts=1)
         assert ledger.counts()[State.quarantined] == 1
-        ledger.add([case], "b", again=(State.quarantined,))
+        ledger.add([case], BY, again=(State.quarantined,))
         for number in range(2):
             die(ledger, number)
             assert ledger.claim(attempts=1) is not None

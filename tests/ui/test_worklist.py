@@ -11,6 +11,7 @@ from results_folder import DONE, finding, study_json, write_study
 from streamlit.testing.v1 import AppTest
 
 from medvl.batch.ledger import Case, Ledger
+from medvl.batch.marks import By
 from medvl.batch.tables import State
 from medvl.review.desk import Reviews
 from medvl.review.record import Choice, Decision, Person
@@ -91,9 +92,9 @@ def test_only_what_changed_is_read_again(tmp_path: Path, monkeypatch: pytest.Mon
 def test_waiting_and_quarantined_studies_come_from_the_ledger(tmp_path: Path) -> None:
     many(tmp_path, 1)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        ledger.add([Case("case000", {}), Case("queued1", {})], "a")
+        ledger.add([Case("case000", {}), Case("queued1", {})], By("a", "b", "c"))
         aside = Case("aside1", {}, state=State.quarantined, reason="too_slow", message="It took more than 600 seconds.")
-        ledger.add([aside], "a")
+        ledger.add([aside], By("a", "b", "c"))
         found = {row.case_id: row for row in Index(tmp_path).rows()}
         assert found["case000"].status == "done"  # its answers can be read while they are made anew
         assert (found["queued1"].status, found["queued1"].line) == ("waiting", "waits for inference")
@@ -219,7 +220,7 @@ def test_a_ledger_on_a_server_is_asked_now_and_then_and_may_be_away(tmp_path: Pa
 
 def test_rows_of_an_open_ledger_are_those_of_its_file(tmp_path: Path) -> None:
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        ledger.add([Case("queued1", {})], "a")
+        ledger.add([Case("queued1", {})], By("a", "b", "c"))
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
     assert index_module.rows_of(engine) == ledger_rows(tmp_path / "ledger.sqlite") != {}
     engine.dispose()
