@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -116,12 +117,25 @@ def examples(*lines: str) -> str:
     return "Examples:  \n" + "  \n".join(f"`{line}`" for line in lines)
 
 
+def some_existing(inputs: Sequence[str], out: Path) -> None:
+    """Stop before any work when no input is there and nothing was begun in `out`: then something is misspelt.
+
+    A disk that is not mounted tonight must not keep a run from the other inputs, nor from what it began: it ends as `not_found`.
+    """
+    paths = [Path(given) for given in inputs if "://" not in given]
+    if len(paths) == len(inputs) and not any(map(_there, paths)) and not _there(out / "studies"):
+        existing(*paths)
+
+
 def existing(*paths: Path) -> None:
     """Stop before any work when an input is not there."""
     for path in paths:
-        try:
-            there = path.exists()
-        except OSError:  # such as a name that is too long
-            there = False
-        if not there:
+        if not _there(path):
             raise ConfigError(f"no such file or folder: {path}; check the spelling and whether the disk is mounted")
+
+
+def _there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long
+        return False

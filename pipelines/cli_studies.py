@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_app import BundleOption, Dates, Device, JsonOption, OutOption, PatientKeyOption, app, examples, existing
+from .cli_app import BundleOption, Dates, Device, JsonOption, OutOption, PatientKeyOption, app, examples, existing, some_existing
 
 
 @app.command(epilog=examples("medvl inspect study/", "medvl inspect export.zip --json"))
@@ -63,6 +63,14 @@ AnonymousKeyOption = Annotated[
 ]
 DatesOption = Annotated[Dates, typer.Option(metavar="remove|shift|keep", help="With --deidentify: dates of study and series.")]
 RetainUidsOption = Annotated[bool, typer.Option("--retain-uids", help="With --deidentify: keep UIDs.")]
+BatchOption = Annotated[int, typer.Option(metavar="N", min=1, help="Studies that go through the model together.")]
+Bf16Option = Annotated[bool, typer.Option("--bf16", help="Run the image tower in bfloat16.")]
+RetryQuarantinedOption = Annotated[
+    bool, typer.Option("--retry-quarantined", help="Try studies again that were set aside for taking too much.")
+]
+RetryRefusedOption = Annotated[
+    bool, typer.Option("--retry-refused", help="Send again what a PACS refused, once its login or rules are put right.")
+]
 LedgerOption = Annotated[
     str | None, typer.Option(metavar="URL", help="Ledger on a server, postgresql://..., for workers on several machines.")
 ]
@@ -102,16 +110,12 @@ def infer(
     ] = None,
     explain: Annotated[bool, typer.Option("--explain/--no-explain", help="Heat maps and deletion tests; slower with.")] = True,
     readers: ReadersOption = None,
-    batch: Annotated[int, typer.Option(metavar="N", min=1, help="Studies that go through the model together.")] = 4,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Run the image tower in bfloat16.")] = False,
+    batch: BatchOption = 4,
+    bf16: Bf16Option = False,
     timeout: TimeoutOption = 600.0,
     memory: MemoryOption = 8192,
-    retry_quarantined: Annotated[
-        bool, typer.Option("--retry-quarantined", help="Try studies again that were set aside for taking too much.")
-    ] = False,
-    retry_refused: Annotated[
-        bool, typer.Option("--retry-refused", help="Send again what a PACS refused, once its login or rules are put right.")
-    ] = False,
+    retry_quarantined: RetryQuarantinedOption = False,
+    retry_refused: RetryRefusedOption = False,
     dicom: DicomOption = None,
     send: SendOption = None,
     credentials: CredentialsOption = None,
@@ -138,8 +142,8 @@ def infer(
     as_json: JsonOption = False,
 ) -> None:
     """Run a model over studies: findings and heat maps for each, one table for all. A rerun goes on where it stopped."""
-    paths = [Path(given) for given in inputs if "://" not in given]
-    existing(*paths, *([masks] if masks else []), *([findings] if findings else []))
+    existing(*([masks] if masks else []), *([findings] if findings else []))
+    some_existing(inputs, out)
     from . import infer as verb
     from .cluster import crew_of
     from .station import Station
@@ -191,14 +195,19 @@ def listen(
     ] = None,
     explain: Annotated[bool, typer.Option("--explain/--no-explain", help="Heat maps and deletion tests; slower with.")] = True,
     readers: ReadersOption = None,
+    batch: BatchOption = 4,
+    bf16: Bf16Option = False,
     timeout: TimeoutOption = 600.0,
     memory: MemoryOption = 8192,
+    retry_quarantined: RetryQuarantinedOption = False,
+    retry_refused: RetryRefusedOption = False,
     dicom: DicomOption = None,
     send: SendOption = None,
     credentials: CredentialsOption = None,
     ca_bundle: CaOption = None,
     client_cert: CertOption = None,
     allow_plain: PlainOption = False,
+    ledger: LedgerOption = None,
     deidentify: AnonymousOption = False,
     deidentify_key: AnonymousKeyOption = None,
     dates: DatesOption = Dates.remove,
@@ -212,10 +221,9 @@ def listen(
     from .station import Station
 
     station = Station(
-        bundle, out, device.value, findings, explain, readers, timeout_s=timeout, memory_mb=memory, dicom=dicom,
-        send=tuple(send or ()), credentials=credentials, ca_bundle=ca_bundle, client_cert=client_cert, allow_plain=allow_plain,
-        deidentify=deidentify, deidentify_key=deidentify_key, dates=dates.value, retain_uids=retain_uids,
-        patient_key=patient_key,
+        bundle, out, device.value, findings, explain, readers, batch, bf16, timeout, memory, retry_quarantined, dicom,
+        tuple(send or ()), credentials, ca_bundle, client_cert, allow_plain, ledger, deidentify, deidentify_key, dates.value,
+        retain_uids, retry_refused, patient_key,
     )  # fmt: skip
     door = verb.Door(port, ae_title, host, verb.allowed(allow), allow_any, watch, quiet, keep_hours, min_free_gb)
     raise typer.Exit(verb.run(door, station, as_json=as_json))
