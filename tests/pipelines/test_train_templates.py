@@ -97,6 +97,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_alignment_alone_is_trained_anew_and_reads_templates(free: Run, place: Path, seen: dict[str, list[Any]]) -> None:
     run = Run(load_recipe(recipe_file(RECIPE), [*overrides(RECIPE), SWITCH]), place)
     assert list(free.losses) == ["text", "masked", "align"]
@@ -118,6 +119,7 @@ def test_the_alignment_alone_is_trained_anew_and_reads_templates(free: Run, plac
     assert {scene.kind for scene in scenes} == {"kidney", "chest"}
 
 
+@pytest.mark.slow
 def test_a_recipe_from_before_the_key_finds_its_stages(free: Run) -> None:
     old = json.loads(json.dumps(as_plain(free.work.recipe)))
     for stage in old["stages"]:
