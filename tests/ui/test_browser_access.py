@@ -77,6 +77,7 @@ def harmless(tab: "sync_api.Page") -> None:
     assert tab.locator(MADE).count() == 0, tab.locator(MADE).first.evaluate("e => e.outerHTML")
 
 
+@pytest.mark.slow
 def test_what_files_and_users_wrote_is_shown_and_does_nothing(tab, hostile_url: str) -> None:
     tab.goto(hostile_url)
     tab.wait_for_selector(READY)

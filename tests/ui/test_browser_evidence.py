@@ -37,6 +37,7 @@ def pair_url(browser, tmp_path: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.slow
 def test_a_similar_study_is_laid_beside(pair_url: str, tab) -> None:
     opened(tab, pair_url)
     tab.get_by_role("tab", name="Similar").click()

@@ -20,6 +20,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 BROKEN = "a0broken"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_decoded_leaves_the_screen_and_the_next_study_is_shown(browser: "Browser", tmp_path: Path) -> None:
     results, who = tmp_path / "results", patient(3)
     files = write_dicom(scan_of(who), who, tmp_path / "whole", syntax="jpegls")
