@@ -198,6 +198,7 @@ def test_nothing_identified_is_sent_once_identity_is_to_be_taken_out(place: Plac
     assert ((place.objects(), place.events()), peer.news()) == (before, [])
 
 
+@pytest.mark.slow
 def test_a_set_that_was_sent_counts_for_no_other_and_is_not_sent_again(place: Place, peer: Peer) -> None:
     place.go(peer.address)
     assert named(peer.news()) == [True]
@@ -246,6 +247,7 @@ def test_another_key_or_option_makes_other_objects(other: dict[str, Any], place:
 
 # pynetdicom forgets to close a socket that never got connected.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
 def test_what_a_former_command_still_owes_waits_for_it(place: Place, peer: Peer) -> None:
     nowhere = f"dicom://PACS@127.0.0.1:{free_port()}"
     assert place.go(nowhere).deliveries == {"waiting": 1}
@@ -255,6 +257,7 @@ def test_what_a_former_command_still_owes_waits_for_it(place: Place, peer: Peer)
     assert place.go(nowhere).undelivered == {"pacs_unreachable": 1}
 
 
+@pytest.mark.slow
 def test_a_former_ledger_is_taken_over(place: Place, peer: Peer) -> None:
     place.go(peer.address)
     assert named(peer.news()) == [True]
@@ -279,6 +282,7 @@ class KilledError(Exception):
 
 
 @pytest.mark.parametrize("step", ["taken", "made", "noted", "sent"])
+@pytest.mark.slow
 def test_a_kill_between_making_and_sending(step: str, place: Place, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     place.go(peer.address)
     peer.news()

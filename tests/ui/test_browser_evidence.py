@@ -70,6 +70,7 @@ def cohort_url(browser, tmp_path: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.mark.slow
 def test_a_case_of_the_index_is_laid_beside_from_the_dataset(cohort_url: str, tab) -> None:
     opened(tab, cohort_url)
     tab.get_by_role("tab", name="Similar").click()

@@ -93,6 +93,7 @@ def with_person(site: Site, out: Path, person: str | None) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_the_later_scan_of_a_patient_finds_its_earlier_one_in_the_index(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     key = folder_key(site.key)
     open_station(site.results)
@@ -111,12 +112,14 @@ def test_the_later_scan_of_a_patient_finds_its_earlier_one_in_the_index(site: Si
     assert CANNOT not in told
 
 
+@pytest.mark.slow
 def test_an_index_without_links_says_that_it_cannot_tell(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     told = told_of(site, monkeypatch, site.older)
     assert f"{CANNOT}: 3 of 3 patients of the index were ingested or embedded without a patient key" in told
     assert "cases of" not in told
 
 
+@pytest.mark.slow
 def test_a_result_of_another_key_or_of_none_says_that_it_cannot_tell(
     site: Site, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -126,6 +129,7 @@ def test_a_result_of_another_key_or_of_none_says_that_it_cannot_tell(
     assert "this result was made without a patient key" in told_of(site, monkeypatch, site.linked, none)
 
 
+@pytest.mark.slow
 def test_the_data_hash_knows_nothing_of_the_key_and_a_rerun_adds_links(site: Site, tmp_path: Path) -> None:
     linked, older = (open_dataset(folder.parent / "dataset") for folder in (site.linked, site.older))
     assert linked.sha256 == older.sha256
@@ -135,6 +139,7 @@ def test_the_data_hash_knows_nothing_of_the_key_and_a_rerun_adds_links(site: Sit
     assert list(open_dataset(tmp_path / "again").rows["person"]) == list(linked.rows["person"])
 
 
+@pytest.mark.slow
 def test_a_case_of_the_index_is_laid_beside_from_the_dataset(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = site.linked.parent / "dataset"
     with Index.open(site.linked) as opened, opened.reading() as view:
@@ -161,6 +166,7 @@ def test_a_case_of_the_index_is_laid_beside_from_the_dataset(site: Site, monkeyp
     assert "holds no images of these cases" in said(at)
 
 
+@pytest.mark.slow
 def test_patients_of_a_plain_table_are_linked_by_its_numbers(site: Site) -> None:
     manifest, key = site.root / "in" / "manifest.csv", folder_key(site.key)
     cases = open_studies(manifest, patient_key=key).cases
@@ -168,6 +174,7 @@ def test_patients_of_a_plain_table_are_linked_by_its_numbers(site: Site) -> None
     assert {case.person for case in open_studies(manifest).cases} == {""}
 
 
+@pytest.mark.slow
 def test_no_number_and_no_key_is_in_what_was_written(site: Site) -> None:
     key = site.key.read_text(encoding="utf-8")
     assert site.key.stat().st_mode & 0o077 == 0
