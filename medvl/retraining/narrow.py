@@ -72,12 +72,13 @@ def narrow(bundle: Bundle, kinds: Sequence[str], out: Path, built_in: Recipe | N
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """What is kept of a bundle: kinds by their old number, regions, and keys of findings."""
+    """What is kept of a bundle: kinds by their old number, regions, and keys of findings; and the keys that are left out."""
 
     bundle: Bundle
     kinds: Mapping[str, int]
     regions: tuple[str, ...]
     findings: tuple[str, ...]
+    gone: tuple[str, ...]
 
     @classmethod
     def of(cls, bundle: Bundle, kinds: Sequence[str]) -> _Part:
@@ -92,9 +93,10 @@ class _Part:
             raise ConfigError(
                 f"bundle {bundle.name} has concept streams, which read all concepts together; train a recipe with fewer kinds"
             )
-        findings = load_findings(bundle.text("findings.yaml")).only(kept)
+        every = load_findings(bundle.text("findings.yaml"))
+        findings = tuple(f.key for f in every.only(kept).findings)
         regions = tuple(region for kind in kept for region in bundle.kinds[kind])
-        return cls(bundle, kept, regions, tuple(f.key for f in findings.findings))
+        return cls(bundle, kept, regions, findings, tuple(f.key for f in every.findings if f.key not in findings))
 
     def by_finding(self, values: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in values.items() if key in self.findings}
@@ -113,9 +115,8 @@ def _written(part: _Part, out: Path, built_in: Recipe | None) -> Narrowed:
     before = bundle.values("provenance.json") if "provenance.json" in bundle else None
     told = {"name": bundle.name, "sha256": bundle.sha256, "kinds": list(part.kinds), "provenance": before}
     write_json(out / "provenance.json", {"software": f"medvl {__version__}", "narrowed_from": told})
-    gone = tuple(f.key for f in load_findings(bundle.text("findings.yaml")).findings if f.key not in part.findings)
     made = seal(out, out.name, f"medvl {__version__}")
-    return Narrowed(made, gone, "survival.json" in bundle and "survival.json" not in made)
+    return Narrowed(made, part.gone, "survival.json" in bundle and "survival.json" not in made)
 
 
 def _recipe(part: _Part, built_in: Recipe | None) -> Recipe | None:
@@ -191,14 +192,12 @@ def _survival(part: _Part, out: Path) -> None:
 
 
 def _card(part: _Part, out: Path) -> None:
-    findings = load_findings(part.bundle.text("findings.yaml")).findings
-    gone = {f.key for f in findings} - set(part.findings)
     lines = part.bundle.text(out.name).rstrip().splitlines()
-    kept = [line for line in lines if not any(line.startswith(f"| {key} |") for key in gone)]
+    kept = [line for line in lines if not any(line.startswith(f"| {key} |") for key in part.gone)]
     title = f"# {out.parent.name}" if kept and kept[0].startswith("# ") else None
     told = (
         f"\n## Narrowed\n\nThis is the part of {part.bundle.name} ({part.bundle.sha256[:12]}) that answers for "
-        f"{', '.join(part.kinds)}. Its answers are the same; those for {', '.join(sorted(gone))} are left out.\n"
+        f"{', '.join(part.kinds)}. Its answers are the same; those for {', '.join(sorted(part.gone))} are left out.\n"
     )
     out.write_text("\n".join([title or kept[0], *kept[1:], told]), encoding="utf-8")
 
