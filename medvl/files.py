@@ -43,9 +43,9 @@ def replace_text(path: Path, text: str, mode: int = 0o666) -> None:
         file.write(text)
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Write values as indented JSON in one move."""
-    replace_text(path, json.dumps(values, indent=1) + "\n")
+def write_json(path: Path, values: Any, mode: int = 0o666) -> None:
+    """Write values as indented JSON, as `replace_text` writes."""
+    replace_text(path, json.dumps(values, indent=1) + "\n", mode)
 
 
 def settle(folder: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from medvl import __version__
 from medvl.batch.summary import STATUSES, Summary
 from medvl.evaluation.report.document import Document, Section, Table, Text
 from medvl.evaluation.report.html import write_html
-from medvl.files import replace_text
+from medvl.files import write_json
 from medvl.records import RESEARCH_USE
 
 _MEANS = {
@@ -25,7 +24,7 @@ _MEANS = {
 
 def write_summary(summary: Summary, out: Path, bundle: str) -> None:
     """Write both files into the results folder."""
-    replace_text(out / "run.json", json.dumps(summary.as_dict(), indent=1) + "\n")
+    write_json(out / "run.json", summary.as_dict())
     write_html(document(summary, bundle), out / "summary.html")
 
 

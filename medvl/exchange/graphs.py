@@ -25,6 +25,7 @@ from medvl.errors import ConfigError
 from medvl.exchange.layout import growing
 from medvl.exchange.parity import TOLERANCE, Difference, ParityError, check, difference
 from medvl.exchange.sides import Side, sides_of
+from medvl.files import write_json
 from medvl.models.bundle import Bundle, sha256_of
 from medvl.records import RESEARCH_USE, Volume
 
@@ -69,7 +70,7 @@ def write_graphs(bundle: Bundle, out: Path, kind: Kind, scans: Sequence[Volume] 
             "checked_with": f"{len(scans)} scans" if scans else "phantoms",
             "graphs": graphs,
         }
-        (part / "export.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        write_json(part / "export.json", told)
     return told
 
 

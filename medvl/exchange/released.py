@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from medvl import __version__
 from medvl.errors import ConfigError, did_you_mean
 from medvl.exchange.layout import growing
+from medvl.files import write_json
 from medvl.models.bundle import sha256_of
 from medvl.models.encoders.registry import build_encoder
 from medvl.models.releases import cardiac_clip, medslip, renalclip
@@ -132,7 +133,7 @@ def import_release(system: str, checkpoint: Path, out: Path, windows: int = 3) -
     }
     with growing(out) as folder:
         save_file(weights, folder / "weights.safetensors")
-        (folder / "release.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / "release.json", told)
         (folder / "model.yaml").write_text(yaml.safe_dump({"model": known.model}, sort_keys=False), encoding="utf-8")
     return report
 

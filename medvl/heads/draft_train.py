@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from medvl.data.cohort import Cohort
 from medvl.errors import ConfigError
-from medvl.files import replace_text, whole
+from medvl.files import replace_text, whole, write_json
 from medvl.heads.draft_tokens import TokenCache
 from medvl.models.captioner import Captioner, CaptionerConfig, pad
 from medvl.models.decoding import Decoding, encode_text
@@ -208,7 +208,7 @@ def save_captioner(
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, part)
     replace_text(folder / "captioner-tokenizer.json", tokenizer.to_str())
     told = {"schema": SCHEMA, "tower_sha256": tower_sha256, "config": model.config.model_dump(), "training": asdict(options)}
-    replace_text(folder / "captioner.json", json.dumps({**told, "decoding": decoding.model_dump()}, indent=1) + "\n")
+    write_json(folder / "captioner.json", {**told, "decoding": decoding.model_dump()})
 
 
 def load_captioner(folder: Path, tower_sha256: str) -> tuple[Captioner, Tokenizer, Decoding]:

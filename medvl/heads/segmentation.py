@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor, nn
 
 from medvl.errors import ConfigError
-from medvl.files import replace_text, whole
+from medvl.files import whole, write_json
 from medvl.geometry import Geometry
 from medvl.heads.segment_net import SegmentationNet
 from medvl.imaging.nifti import write_nifti
@@ -181,7 +181,7 @@ class SegmentationHead:
             "thresholds": list(self.thresholds),
             "source": self.source,
         }
-        replace_text(folder / "segmentation.json", json.dumps(told, indent=1) + "\n")
+        write_json(folder / "segmentation.json", told)
 
     @classmethod
     def load(cls, folder: Path) -> SegmentationHead:

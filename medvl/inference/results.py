@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from medvl import __version__
 from medvl.data.identity import folder_key, keyed_id, patient_id
 from medvl.data.person import person_of
-from medvl.files import replace_text, settle, whole
+from medvl.files import settle, whole, write_json
 from medvl.geometry import Geometry
 from medvl.imaging.load import Entry
 from medvl.imaging.nifti import write_nifti
@@ -110,7 +110,7 @@ class ResultsFolder:
             if answer.heat is not None and answer.heat_geometry is not None:
                 _write_heat(answer.heat, answer.heat_geometry, part / _heat_name(answer))
         _write_embeddings(part / "embeddings.safetensors", values, result)
-        replace_text(part / "findings.json", json.dumps(values, indent=1) + "\n")
+        write_json(part / "findings.json", values)
         settle(part)
         _into_place(part, folder)
 
@@ -151,7 +151,7 @@ class ResultsFolder:
 
     def places(self, sources: Mapping[str, Mapping[str, str]]) -> None:
         """Write `sources.json`, readable by the owner only: where each study lies."""
-        replace_text(self.out / "sources.json", json.dumps(sources, indent=1) + "\n", mode=0o600)
+        write_json(self.out / "sources.json", sources, mode=0o600)
 
     def tables(self) -> int:
         """Write `results.csv` and `results.parquet` from every study in the folder; returns the rows."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvl.errors import BundleError
+from medvl.files import write_json
 from medvl.imaging.preprocess import Contract
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def seal(folder: Path, name: str, software: str) -> Bundle:
     }
     contract = Contract.from_json(json.loads((folder / "contract.json").read_text(encoding="utf-8")))
     manifest = {"schema": SCHEMA, "name": name, "software": software, "contract_hash": contract.hash, "files": files}
-    (folder / "bundle.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "bundle.json", manifest)
     return open_bundle(folder)
 
 

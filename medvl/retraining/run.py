@@ -26,7 +26,7 @@ from medvl.data.table import SPLITS, Table
 from medvl.data.table_cohort import Locate, build_table
 from medvl.errors import BundleError, ConfigError
 from medvl.evaluation.embedded import Embedded
-from medvl.files import replace_text
+from medvl.files import replace_text, write_json
 from medvl.imaging.preprocess import MIN_COVERED
 from medvl.inference.embed import embed_cohort
 from medvl.inference.predictor import Predictor
@@ -184,7 +184,7 @@ def _settled(order: Order, asked: dict[str, Any], recipe: Recipe, cohorts: Mappi
         return kept
     probed = _probe(order, recipe, cohorts) if order.machine.world.size == 1 else {}
     told = {**asked, "n_regions": {k: regions_in(v) for k, v in cohorts.items()}, "probed": probed, "data": dict(order.data)}
-    replace_text(path, json.dumps(told, indent=1) + "\n")
+    write_json(path, told)
     return json.loads(path.read_text(encoding="utf-8"))  # type: ignore[no-any-return]
 
 

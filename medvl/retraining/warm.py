@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from medvl.errors import ConfigError
-from medvl.files import replace_text
+from medvl.files import write_json
 from medvl.models.bundle import Bundle
 from medvl.models.system import System
 from medvl.training.measure import Reader, report_auroc
@@ -82,6 +82,6 @@ def settle_blend(work: Workspace, trained: Trained, parent: Mapping[str, Tensor]
                 raise ConfigError("no finding has both answers among the validation patients; give more validation patients")
         best = max(sorted(shares), key=lambda share: tried[str(share)])
         kept = {"after": after, "share": best, "validation_auroc": tried}
-        replace_text(path, json.dumps(kept, indent=1) + "\n")
+        write_json(path, kept)
     system.load_state_dict(blend(parent, reached, float(kept["share"])))
     return Blend(float(kept["share"]), dict(kept["validation_auroc"]))

@@ -11,7 +11,7 @@ import pandas as pd
 
 from medvl.delivery.stamp import save
 from medvl.errors import ConfigError, InputError, did_you_mean
-from medvl.files import replace_text, whole
+from medvl.files import replace_text, whole, write_json
 from medvl.imaging.load import Entry, load
 from medvl.review.desk import Reviews
 from medvl.review.record import Review, Who
@@ -116,7 +116,7 @@ def write_labels(table: pd.DataFrame, out: Path, form: str) -> None:
     if form == "csv":
         replace_text(out, table.to_csv(index=False), 0o600)
     elif form == "json":
-        replace_text(out, json.dumps(table.to_dict("records"), indent=1) + "\n", 0o600)
+        write_json(out, table.to_dict("records"), mode=0o600)
     else:
         with whole(out) as part:
             part.touch(0o600)

@@ -197,7 +197,7 @@ def full(*_: Any, **__: Any) -> None:
 def test_a_disk_that_is_full_when_the_summary_is_written_is_no_crash(
     predictor: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("medvl.batch.page.replace_text", full)
+    monkeypatch.setattr("medvl.batch.page.write_json", full)
     summary = station.work(Run(predictor, tmp_path / "out", Options(readers=0)))
     assert (station.exit_code(summary), summary.stopped) == (4, "disk_full")
     assert "disk of the results folder is full" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from medvl.files import replace_text, whole
+from medvl.files import whole, write_json
 from medvl.imaging.phantom.truth import Patient, patient_from
 
 COLUMNS = (
@@ -56,7 +56,7 @@ def write_export(out: Path) -> Path:
         writer = csv.DictWriter(file, COLUMNS, delimiter=";")
         writer.writeheader()
         writer.writerows(rows)
-    replace_text(out / "truth" / _FAULTS, json.dumps(faults, indent=1) + "\n")
+    write_json(out / "truth" / _FAULTS, faults)
     return path
 
 

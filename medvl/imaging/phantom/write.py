@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from medvl.errors import ConfigError
-from medvl.files import replace_text, whole
+from medvl.files import replace_text, whole, write_json
 from medvl.imaging.nifti import write_nifti
 from medvl.imaging.phantom.dicom import write_dicom
 from medvl.imaging.phantom.other_report import write_other
@@ -129,7 +129,7 @@ def write_patient(patient: Patient, out: Path, formats: tuple[str, ...] = ("dico
     replace_text(out / "reports" / f"{name}.txt", report_of(patient))
     centers = {region: np.round(center, 3).tolist() for region, center in region_centers(patient).items()}
     truth = {**patient.as_dict(), "split": split_of(patient.seed, name), "region_centers_lps": centers}
-    replace_text(out / "truth" / f"{name}.json", json.dumps(truth, indent=1) + "\n")
+    write_json(out / "truth" / f"{name}.json", truth)
 
 
 def _write_study(volume: Volume, patient: Patient, folder: Path) -> None:
